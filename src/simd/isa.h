@@ -1,0 +1,30 @@
+// Which instruction sets this process may use. Decided from CPUID feature bits (never from CPU
+// models) and the operating system's saved state, once, when a Runtime is made.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace sluice {
+
+// Ordered: a machine that has one has all smaller ones.
+enum class Isa { kReference = 0, kAvx2 = 1, kAvx512 = 2, kAmx = 3 };
+
+std::string_view isa_name(Isa isa);
+std::optional<Isa> isa_from_name(std::string_view name);
+
+// The best ISA that this CPU, operating system and build offer.
+Isa detect_isa();
+// detect_isa(), or what the environment variable SLUICE_ISA forces. Forcing a path that the machine
+// or the build lacks is an error: a test must never believe it ran what it did not.
+Result<Isa> choose_isa();
+// Feature bits by their usual names ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8" ...).
+std::vector<std::string> cpu_features();
+// The CPU's brand string, trimmed.
+std::string cpu_name();
+
+}  // namespace sluice

@@ -1,0 +1,137 @@
+// The elementary functions of the kernels, scalar: the definition that the vector forms in math.h
+// repeat operation for operation, so that every path gives the same bits.
+//
+// Explicit fused multiply-adds, true divisions and square roots, no libm, no approximations.
+// Accuracy (checked in test.cc against f64): exp within 2 ulp over its finite range; sigmoid, silu,
+// tanh within 4 ulp. exp(x) is 0 below -103.97 (earlier where subnormals flush), infinity above
+// 88.73; NaN stays NaN.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "base/fp.h"
+
+namespace sluice::scalar {
+
+// x86's min and max: the second operand wins when either is NaN or both are zero.
+inline float min(float a, float b) {
+  return a < b ? a : b;
+}
+inline float max(float a, float b) {
+  return a > b ? a : b;
+}
+inline float fma(float a, float b, float c) {
+  return std::fma(a, b, c);
+}
+
+// Constants of exp, shared with math.h.
+struct ExpConstants {
+  static constexpr float kLow = -104.0f, kHigh = 89.0f;
+  static constexpr float kLog2e = 1.44269504088896341f;
+  static constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860682030941723212e-6f;
+  // Minimax-like Taylor coefficients of e^r on |r| <= ln2/2, highest power first.
+  static constexpr float kC[6] = {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f,
+                                  1.0f / 6.0f,   0.5f,          1.0f};
+  static constexpr float kC7 = 1.0f / 5040.0f;
+};
+
+inline float pow2i(int32_t n) {
+  return bits_to_f32(static_cast<uint32_t>(n + 127) << 23);
+}
+
+inline float exp(float x) {
+  using K = ExpConstants;
+  const float clamped = min(max(x, K::kLow), K::kHigh);
+  const float t = fma(clamped, K::kLog2e, K::kMagic);
+  const float n = t - K::kMagic;
+  const int32_t k = static_cast<int32_t>(f32_to_bits(t) - f32_to_bits(K::kMagic));
+  float r = fma(n, -K::kLn2High, clamped);
+  r = fma(n, -K::kLn2Low, r);
+  float p = fma(K::kC7, r, K::kC[0]);
+  for (int i = 1; i < 6; ++i) p = fma(p, r, K::kC[i]);
+  p = fma(p, r, 1.0f);
+  // Two exact factors, because 2^k itself may overflow or be subnormal.
+  const int32_t half = k >> 1;
+  const float y = (p * pow2i(half)) * pow2i(k - half);
+  return x != x ? x : y;
+}
+
+inline float sigmoid(float x) {
+  return 1.0f / (1.0f + exp(-x));
+}
+inline float silu(float x) {
+  return x * sigmoid(x);
+}
+
+// 0.5 x (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3).
+inline constexpr float kGeluTwoSqrt2OverPi = 1.5957691216057308f;
+inline float gelu_tanh(float x) {
+  const float inner = fma(x * x * 0.044715f, x, x);
+  return x * sigmoid(kGeluTwoSqrt2OverPi * inner);
+}
+
+struct TanhConstants {
+  static constexpr float kSmall = 0.625f;
+  static constexpr float kC[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
+                                  1.33314422036e-1f, -3.33332819422e-1f};
+};
+inline float tanh(float x) {
+  using K = TanhConstants;
+  const float a = bits_to_f32(f32_to_bits(x) & 0x7fffffffu);
+  const float z = a * a;
+  float p = K::kC[0];
+  for (int i = 1; i < 5; ++i) p = fma(p, z, K::kC[i]);
+  const float small = fma(p * z, a, a);
+  const float large = 1.0f - 2.0f / (exp(a + a) + 1.0f);
+  const float y = a < K::kSmall ? small : large;
+  return x != x ? x : bits_to_f32(f32_to_bits(y) | (f32_to_bits(x) & 0x80000000u));
+}
+
+// x Phi(x) by erfc(z) = exp(-z^2) q(t), z = |x| / sqrt(2), t = 1 / (1 + z / 2), q a polynomial
+// fitted to exp(z^2) erfc(z) / t on [0, 10]. exp takes z^2 in two parts, so that the tail keeps its
+// relative accuracy: within 6 ulp of f64 where the result is normal.
+struct GeluErfConstants {
+  static constexpr float kLimit = 15.0f;  // beyond it Phi is 0 or 1 in f32
+  static constexpr float kQuarterSqrt2 = 0.35355339059327f;
+  static constexpr float kC[9] = {
+      -0.05831824243068695f, 0.2811919152736664f,  -0.4808026850223541f,
+      0.271470844745636f,    -0.0225914251059294f, 0.20119665563106537f,
+      0.24342681467533112f,  0.28233784437179565f, 0.28208819031715393f};
+};
+inline float gelu_erf(float x) {
+  using K = GeluErfConstants;
+  const float a = min(bits_to_f32(f32_to_bits(x) & 0x7fffffffu), K::kLimit);
+  const float t = 1.0f / fma(a, K::kQuarterSqrt2, 1.0f);
+  float q = K::kC[0];
+  for (int i = 1; i < 9; ++i) q = fma(q, t, K::kC[i]);
+  const float square = a * a, rest = fma(a, a, -square);
+  const float e = exp(-0.5f * square);
+  const float tail = 0.5f * ((q * t) * fma(-0.5f * rest, e, e));
+  return x * (x < 0.0f ? tail : 1.0f - tail);
+}
+
+// gpt-oss: gate clamped above, up clamped on both sides, (up + 1) * gate * sigmoid(alpha * gate).
+inline float swiglu_oai(float gate, float up, float alpha, float limit) {
+  const float g = min(gate, limit);
+  const float u = max(min(up, limit), -limit);
+  return (u + 1.0f) * (g * sigmoid(alpha * g));
+}
+
+// The fixed tree of every sum: 32 interleaved partials p[i mod 32], each ascending, then halves
+// are added: 32 -> 16 -> 8 -> 4 -> 2 -> 1 (p[j] + p[j + half]).
+struct Sum32 {
+  float p[32] = {};
+  void add(int64_t i, float v) { p[i & 31] += v; }
+  void add_product(int64_t i, float a, float b) { p[i & 31] = fma(a, b, p[i & 31]); }
+  float total() const {
+    float s[32];
+    for (int i = 0; i < 32; ++i) s[i] = p[i];
+    for (int half = 16; half >= 1; half /= 2)
+      for (int i = 0; i < half; ++i) s[i] = s[i] + s[i + half];
+    return s[0];
+  }
+};
+
+}  // namespace sluice::scalar
