@@ -1,0 +1,122 @@
+// Device, Buffer and the context that every op runs in.
+//
+// The CPU is a device like any other: memory comes from its allocator (aligned, huge pages where
+// they help, counted), work runs on its pool. Nothing here is global: a Runtime owns devices and
+// pool.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "base/thread_pool.h"
+#include "simd/isa.h"
+
+namespace sluice {
+
+enum class DeviceKind { kCpu, kCuda };
+
+class Device;
+
+// Owned device memory; freed on destruction.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Device* device, std::byte* data, size_t bytes)
+      : device_(device), data_(data), bytes_(bytes) {}
+  Buffer(Buffer&& o) noexcept { *this = std::move(o); }
+  Buffer& operator=(Buffer&& o) noexcept;
+  ~Buffer();
+
+  std::byte* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+
+ private:
+  Device* device_ = nullptr;
+  std::byte* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual DeviceKind kind() const = 0;
+  virtual const std::string& name() const = 0;
+  // Zero-filled, aligned to 64 bytes at least; a failure names the bytes asked for.
+  virtual Result<Buffer> allocate(size_t bytes, std::string_view what) = 0;
+  virtual void release(std::byte* data, size_t bytes) = 0;
+  // Bytes now allocated here, and the most there ever were.
+  virtual size_t allocated_bytes() const = 0;
+  virtual size_t peak_bytes() const = 0;
+};
+
+// An ordered queue of work on a device. CPU streams run each op to its end before it returns.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual Status synchronize() = 0;
+};
+
+std::unique_ptr<Device> make_cpu_device();
+
+// What an op needs to know of its surroundings.
+struct ExecContext {
+  Device* device = nullptr;
+  Stream* stream = nullptr;    // null: the device's default stream
+  ThreadPool* pool = nullptr;  // CPU only
+  Isa isa = Isa::kReference;   // the widest kernels allowed
+};
+
+// Scratch memory that the caller lends for one call: sized once by an op's workspace_bytes() for
+// the largest shape, 64-byte aligned, contents undefined before and after.
+struct Workspace {
+  std::byte* data = nullptr;
+  size_t bytes = 0;
+};
+
+// Carves aligned arrays out of a Workspace, in the same order as its size was added up.
+class WorkspaceCarver {
+ public:
+  explicit WorkspaceCarver(Workspace w) : data_(w.data), left_(w.bytes) {}
+  // nullptr when the workspace is too small.
+  template <class T>
+  T* take(int64_t count) {
+    const size_t bytes = padded(static_cast<size_t>(count) * sizeof(T));
+    if (bytes > left_) return nullptr;
+    T* p = reinterpret_cast<T*>(data_);
+    data_ += bytes;
+    left_ -= bytes;
+    return p;
+  }
+  static constexpr size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+ private:
+  std::byte* data_;
+  size_t left_;
+};
+
+// Owns what a process needs once: the device, the pool, the chosen ISA.
+struct RuntimeOptions {
+  int threads = 0;  // 0: one per available core (cgroup and affinity respected)
+};
+class Runtime {
+ public:
+  static Result<std::unique_ptr<Runtime>> create(const RuntimeOptions& options);
+  Device& device() { return *device_; }
+  ThreadPool& pool() { return *pool_; }
+  Isa isa() const { return isa_; }
+  ExecContext context() { return {device_.get(), nullptr, pool_.get(), isa_}; }
+
+ private:
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<ThreadPool> pool_;
+  Isa isa_ = Isa::kReference;
+};
+
+}  // namespace sluice

@@ -1,0 +1,54 @@
+#include "weights/packed.h"
+
+namespace sluice {
+
+std::string_view weight_format_name(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kF32:
+      return "f32";
+    case WeightFormat::kBF16:
+      return "bf16";
+    case WeightFormat::kMXFP4:
+      return "mxfp4";
+    case WeightFormat::kF16:
+      return "f16";
+  }
+  return "unknown";
+}
+
+std::string_view weight_layout_name(WeightLayout layout) {
+  switch (layout) {
+    case WeightLayout::kPanel16:
+      return "panel16";
+    case WeightLayout::kGluPanel16:
+      return "glu_panel16";
+    case WeightLayout::kRowMajor:
+      return "row_major";
+  }
+  return "unknown";
+}
+
+size_t panel_bytes(WeightFormat format, int64_t k) {
+  switch (format) {
+    case WeightFormat::kF32:
+      return static_cast<size_t>(k) * kPanelColumns * 4;
+    case WeightFormat::kBF16:
+      return static_cast<size_t>(round_up(k, 32)) * kPanelColumns * 2;
+    case WeightFormat::kMXFP4:
+      return static_cast<size_t>(ceil_div(k, 32)) * kPanelColumns * 17;
+    case WeightFormat::kF16:
+      return 0;  // row-major only
+  }
+  return 0;
+}
+
+size_t packed_bytes(WeightFormat format, WeightLayout layout, int64_t n, int64_t k) {
+  if (layout == WeightLayout::kRowMajor)
+    return static_cast<size_t>(n) * static_cast<size_t>(k) * (format == WeightFormat::kF32 ? 4 : 2);
+  PackedMatrix shape;
+  shape.layout = layout;
+  shape.n = n;
+  return static_cast<size_t>(shape.panels()) * panel_bytes(format, k);
+}
+
+}  // namespace sluice
