@@ -1,0 +1,25 @@
+// The parts of grouped_matmul that moe_experts puts together in its own way.
+#pragma once
+
+#include "ops/grouped_matmul/grouped_matmul.h"
+#include "ops/matmul/panels.h"
+
+namespace sluice {
+
+// A checked call: which experts have rows, and what runs them.
+struct GroupedPlan {
+  GroupedMatmulArgs args;
+  std::span<const int32_t> active;
+  const PanelKernel* kernel = nullptr;
+  PanelEpilogue* epilogue = nullptr;
+  float* prepared = nullptr;  // prepared_floats(starts[E], K), set by the caller
+};
+
+// Checks args and lists the experts that have rows in `active`, which has room for starts[E].
+Result<GroupedPlan> plan_grouped(const ExecContext& context, const GroupedMatmulArgs& args,
+                                 int32_t* active);
+// The two steps: x into plan.prepared, then every product with its epilogue.
+void prepare_grouped(const ExecContext& context, const GroupedPlan& plan);
+void multiply_grouped(const ExecContext& context, const GroupedPlan& plan);
+
+}  // namespace sluice

@@ -1,0 +1,214 @@
+#include "ops/grouped_matmul/grouped_matmul.h"
+
+#include "ops/grouped_matmul/grouped.h"
+#include "ops/grouped_matmul/kernels.h"
+#include "ops/kernel_table.h"
+#include "ops/matmul/panels.h"
+#include "ops/parallel.h"
+
+namespace sluice {
+namespace {
+
+constexpr Kernel<PanelEpilogue> kEpilogues[] = {
+#define SLUICE_KERNEL(isa, name, in, weight, arith, flags) \
+  {Isa::isa, #name, #in, #weight, #arith, flags, &name},
+#include "ops/grouped_matmul/kernels.inc"
+#undef SLUICE_KERNEL
+};
+
+// A decode step has at most about so many rows.
+constexpr int64_t kDecodeSlots = 64;
+
+int64_t slots_of(const GroupedMatmulArgs& a, int64_t e) {
+  return a.starts[static_cast<size_t>(e) + 1] - a.starts[static_cast<size_t>(e)];
+}
+
+Status check_starts(const GroupedMatmulArgs& a) {
+  const auto experts = static_cast<int64_t>(a.experts.size());
+  if (experts < 1 || static_cast<int64_t>(a.starts.size()) != experts + 1)
+    return invalid_argument("grouped_matmul: starts: expected [E+1] = [{}], got [{}]", experts + 1,
+                            a.starts.size());
+  if (a.starts[0] != 0) return invalid_argument("grouped_matmul: starts: expected 0 first");
+  for (int64_t e = 0; e < experts; ++e)
+    if (slots_of(a, e) < 0)
+      return invalid_argument("grouped_matmul: starts: expected ascending, expert {} has {} slots",
+                              e, slots_of(a, e));
+  const int64_t slots = a.starts.back();
+  if (slots > static_cast<int64_t>(a.source.size()) || slots > a.out.rows)
+    return invalid_argument("grouped_matmul: starts: {} slots, but source has {} and out {} rows",
+                            slots, a.source.size(), a.out.rows);
+  for (int64_t s = 0; s < slots; ++s)
+    if (a.source[static_cast<size_t>(s)] < 0 || a.source[static_cast<size_t>(s)] >= a.x.rows)
+      return invalid_argument("grouped_matmul: source: expected in [0, {}), got {}", a.x.rows,
+                              a.source[static_cast<size_t>(s)]);
+  if (!a.bias.empty() && static_cast<int64_t>(a.bias.size()) != experts)
+    return invalid_argument("grouped_matmul: bias: expected [E] = [{}], got [{}]", experts,
+                            a.bias.size());
+  return ok_status();
+}
+
+Status check_expert(const GroupedMatmulArgs& a, int64_t e, const PackedMatrix& first) {
+  const PackedMatrix* w = a.experts[static_cast<size_t>(e)];
+  if (w == nullptr || w->empty())
+    return invalid_argument("grouped_matmul: experts: expert {} has {} slots but no weights", e,
+                            slots_of(a, e));
+  if (w->format != first.format || w->layout != first.layout || w->n != first.n || w->k != first.k)
+    return invalid_argument(
+        "grouped_matmul: experts: expert {}: expected {} {} [N, K] = [{}, {}] as the first in use, "
+        "got {} {} [{}, {}]",
+        e, weight_format_name(first.format), weight_layout_name(first.layout), first.n, first.k,
+        weight_format_name(w->format), weight_layout_name(w->layout), w->n, w->k);
+  return ok_status();
+}
+
+Status check_shapes(const GroupedMatmulArgs& a, const PackedMatrix& w) {
+  if (w.layout == WeightLayout::kRowMajor || (a.glu && w.layout != WeightLayout::kGluPanel16))
+    return unimplemented("grouped_matmul: experts: layout: expected {}, got {}",
+                         a.glu ? "glu_panel16" : "panel16 or glu_panel16",
+                         weight_layout_name(w.layout));
+  if (a.glu) SLUICE_RETURN_IF_ERROR(check_activation("grouped_matmul", a.activation));
+  if (a.x.cols != w.k || a.x.stride < a.x.cols)
+    return invalid_argument("grouped_matmul: x: K: expected {} as the experts, got {}", w.k,
+                            a.x.cols);
+  const int64_t outputs = a.glu ? w.n / 2 : w.n;
+  if (a.out.cols != outputs || a.out.stride < outputs)
+    return invalid_argument("grouped_matmul: out: {}: expected {}, got {}", a.glu ? "I" : "N",
+                            outputs, a.out.cols);
+  const float* x_end = a.x.data + a.x.rows * a.x.stride;
+  const float* out_end = a.out.data + a.out.rows * a.out.stride;
+  if (a.out.data < x_end && a.x.data < out_end)
+    return invalid_argument("grouped_matmul: out: must not alias x");
+  return ok_status();
+}
+
+// Finds the experts that have rows, checking each; `active` has room for one per slot.
+Result<int64_t> list_active(const GroupedMatmulArgs& a, int32_t* active) {
+  int64_t count = 0;
+  for (int64_t e = 0; e < static_cast<int64_t>(a.experts.size()); ++e) {
+    if (slots_of(a, e) == 0) continue;
+    const int64_t first = count > 0 ? active[0] : e;
+    if (a.experts[static_cast<size_t>(first)] == nullptr) return check_expert(a, e, PackedMatrix());
+    SLUICE_RETURN_IF_ERROR(check_expert(a, e, *a.experts[static_cast<size_t>(first)]));
+    active[count++] = static_cast<int32_t>(e);
+  }
+  return count;
+}
+
+// The product of one expert, all its rows and panels.
+PanelProduct expert_product(const GroupedPlan& plan, int64_t e) {
+  const GroupedMatmulArgs& a = plan.args;
+  const PackedMatrix& w = *a.experts[static_cast<size_t>(e)];
+  const int64_t start = a.starts[static_cast<size_t>(e)];
+  PanelProduct product;
+  product.x = a.x.data;
+  product.rows = a.source.data() + start;
+  product.x_stride = a.x.stride;
+  product.row_count = slots_of(a, e);
+  product.k = w.k;
+  product.prepared = plan.prepared + prepared_floats(start, w.k);
+  product.panels = w.data;
+  product.panel_bytes = panel_bytes(w.format, w.k);
+  product.panel_end = w.panels();
+  product.n = w.n;
+  product.glu_layout = w.layout == WeightLayout::kGluPanel16;
+  product.bias = a.bias.empty() ? nullptr : a.bias[static_cast<size_t>(e)];
+  product.out = a.out.data + start * a.out.stride;
+  product.out_stride = a.out.stride;
+  product.epilogue = plan.epilogue;
+  product.epilogue_data = &a.activation;
+  return product;
+}
+
+// Panels per range: about 256 KiB, so that an expert's rows find them in the second-level cache,
+// even because gate and up panels belong together, and fewer when the workers would starve.
+int64_t panel_grain(const ExecContext& context, const PanelProduct& product, int64_t active) {
+  const int64_t workers = context.pool != nullptr ? context.pool->size() : 1;
+  const int64_t most = (int64_t{256} << 10) / static_cast<int64_t>(product.panel_bytes) / 4 * 4;
+  const int64_t fair = round_up(ceil_div(product.panel_end * active, workers * 8), 4);
+  return most < 4 ? 4 : fair < most ? fair : most;
+}
+
+}  // namespace
+
+std::span<const Kernel<PanelEpilogue>> glu_epilogues() {
+  return kEpilogues;
+}
+
+size_t grouped_matmul_workspace_bytes(int64_t max_slots, int64_t max_k) {
+  return WorkspaceCarver::padded(static_cast<size_t>(prepared_floats(max_slots, max_k)) * 4) +
+         WorkspaceCarver::padded(static_cast<size_t>(max_slots) * 4);
+}
+
+Result<GroupedPlan> plan_grouped(const ExecContext& context, const GroupedMatmulArgs& args,
+                                 int32_t* active) {
+  SLUICE_RETURN_IF_ERROR(check_starts(args));
+  GroupedPlan plan;
+  plan.args = args;
+  SLUICE_ASSIGN_OR_RETURN(const int64_t count, list_active(args, active));
+  if (count == 0) return plan;
+  plan.active = {active, static_cast<size_t>(count)};
+  const PackedMatrix& w = *args.experts[static_cast<size_t>(active[0])];
+  SLUICE_RETURN_IF_ERROR(check_shapes(args, w));
+  const Kernel<const PanelKernel>* kernel = select_panel_kernel(context.isa, w.format, args.arith);
+  const Kernel<PanelEpilogue>* epilogue =
+      select_kernel(glu_epilogues(), context.isa, "f32", "any", "any");
+  if (kernel == nullptr || epilogue == nullptr)
+    return unimplemented("grouped_matmul: no kernel of arith {} for {} weights",
+                         arith_name(args.arith), weight_format_name(w.format));
+  plan.kernel = kernel->run;
+  plan.epilogue = args.glu ? epilogue->run : kernel->run->store;
+  return plan;
+}
+
+void prepare_grouped(const ExecContext& context, const GroupedPlan& plan) {
+  if (plan.active.size() == 1) {
+    const PanelProduct product = expert_product(plan, plan.active[0]);
+    return parallel_ranges(
+        context, product.row_count, kPanelRowGrain,
+        [&](int64_t begin, int64_t end) { plan.kernel->prepare(product, begin, end); });
+  }
+  const auto experts = static_cast<int64_t>(plan.active.size());
+  // The few rows of a decode step are not worth waking a worker for.
+  const int64_t grain = plan.args.starts.back() <= kDecodeSlots ? experts : 1;
+  parallel_ranges(context, experts, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const PanelProduct product = expert_product(plan, plan.active[static_cast<size_t>(i)]);
+      plan.kernel->prepare(product, 0, product.row_count);
+    }
+  });
+}
+
+void multiply_grouped(const ExecContext& context, const GroupedPlan& plan) {
+  if (plan.active.empty()) return;
+  const auto experts = static_cast<int64_t>(plan.active.size());
+  const PanelProduct shape = expert_product(plan, plan.active[0]);
+  const int64_t grain = panel_grain(context, shape, experts);
+  const int64_t ranges = ceil_div(shape.panel_end, grain);
+  parallel_ranges(context, experts * ranges, 1, [&](int64_t item, int64_t) {
+    PanelProduct product = expert_product(plan, plan.active[static_cast<size_t>(item / ranges)]);
+    const int64_t panels = product.panel_end;
+    product.panel_begin = item % ranges * grain;
+    product.panel_end = product.panel_begin + grain < panels ? product.panel_begin + grain : panels;
+    plan.kernel->multiply(product);
+  });
+}
+
+Status grouped_matmul(const ExecContext& context, const GroupedMatmulArgs& args,
+                      Workspace workspace) {
+  const int64_t slots = args.starts.empty() ? 0 : args.starts.back();
+  WorkspaceCarver carver(workspace);
+  float* prepared = slots < 0 ? nullptr : carver.take<float>(prepared_floats(slots, args.x.cols));
+  int32_t* active = slots < 0 ? nullptr : carver.take<int32_t>(slots);
+  if (slots > 0 && (prepared == nullptr || active == nullptr))
+    return invalid_argument(
+        "grouped_matmul: workspace: expected {} bytes for {} slots, K = {}, got {}",
+        grouped_matmul_workspace_bytes(slots, args.x.cols), slots, args.x.cols, workspace.bytes);
+  SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, args, active));
+  if (plan.active.empty()) return ok_status();
+  plan.prepared = prepared;
+  prepare_grouped(context, plan);
+  multiply_grouped(context, plan);
+  return ok_status();
+}
+
+}  // namespace sluice

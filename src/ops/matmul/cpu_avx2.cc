@@ -1,0 +1,17 @@
+#include "ops/matmul/cpu.h"
+#include "ops/matmul/kernels.h"
+#include "simd/avx2.h"
+
+namespace sluice {
+
+using simd::kPanelKernel;
+using V = simd::Avx2;
+using enum WeightFormat;
+using enum Arith;
+const PanelKernel matmul_f32_f32_avx2 = kPanelKernel<V, kF32, kF32Fma>;
+const PanelKernel matmul_f32_bf16_avx2 = kPanelKernel<V, kBF16, kF32Fma>;
+const PanelKernel matmul_f32_mxfp4_avx2 = kPanelKernel<V, kMXFP4, kF32Fma>;
+const PanelKernel matmul_bf16_bf16_avx2 = kPanelKernel<V, kBF16, kBf16Tile>;
+const PanelKernel matmul_bf16_mxfp4_avx2 = kPanelKernel<V, kMXFP4, kBf16Tile>;
+
+}  // namespace sluice

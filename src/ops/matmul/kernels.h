@@ -1,0 +1,12 @@
+// Declares every row of kernels.inc.
+#pragma once
+
+#include "ops/matmul/panels.h"
+
+namespace sluice {
+
+#define SLUICE_KERNEL(isa, name, in, weight, arith, flags) extern const PanelKernel name;
+#include "ops/matmul/kernels.inc"
+#undef SLUICE_KERNEL
+
+}  // namespace sluice

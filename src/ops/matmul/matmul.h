@@ -1,0 +1,37 @@
+// matmul: y = x W^T (+ bias) with packed weights, for any number of rows.
+//
+//   out[t, n] = dot_arith(x[row(t), :], W[n, :]) (+ bias[n])         row(t) = rows ? rows[t] : t
+// The order of the dot product is the arith's (tensor/arith.h), whatever T: a row's bits do not
+// depend on the other rows, on threads or on the ISA.
+//
+// tensor | shape  | dtype                | layout
+// x      | [*, K] | f32                  | row stride; bf16_tile rounds it once to bf16
+// rows   | [T]    | i32                  | optional gather of x's rows (rows that want logits)
+// w      | [N, K] | f32, bf16, mxfp4     | kPanel16
+// bias   | [N]    | f32                  | optional, added last
+// out    | [T, N] | f32                  | row stride; must not alias x
+// Arith: f32_fma takes f32, bf16, mxfp4; bf16_tile takes bf16, mxfp4 (dequantised exactly to bf16).
+// |error| against f64 of the same rounded inputs <= 2 eps sqrt(K) |x||w| (unit scale).
+// Errors: shapes that disagree, a layout or format without a kernel, a workspace too small.
+#pragma once
+
+#include <span>
+
+#include "device/device.h"
+#include "tensor/arith.h"
+#include "weights/packed.h"
+
+namespace sluice {
+
+struct MatmulArgs {
+  Arith arith = Arith::kF32Fma;
+  ConstMatrixF32 x;
+  std::span<const int32_t> rows;  // empty: all rows of x in order
+  const PackedMatrix* w = nullptr;
+  const float* bias = nullptr;
+  MatrixF32 out;
+};
+size_t matmul_workspace_bytes(int64_t max_rows, int64_t max_k);
+Status matmul(const ExecContext& context, const MatmulArgs& args, Workspace workspace);
+
+}  // namespace sluice

@@ -1,0 +1,51 @@
+// Packing of weight matrices into the panels that matmul and grouped_matmul stream
+// (weights/packed.h describes the layouts). Done at load, never in a step.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "base/status.h"
+#include "device/device.h"
+#include "tensor/dtype.h"
+#include "weights/packed.h"
+
+namespace sluice {
+
+// A matrix as stored: element (n, k) of dtype f32, f16, bf16, fp8 at data + offset(n, k), where
+// offset = (n * stride_n + k * stride_k) * element size. Any alignment. `scale` multiplies fp8
+// values: block (n / scale_block_n, k / scale_block_k) of a row-major f32 array with scale_cols
+// columns; null = 1.
+struct StoredMatrix {
+  DType dtype = DType::kF32;
+  const std::byte* data = nullptr;
+  int64_t n = 0, k = 0;
+  int64_t stride_n = 0, stride_k = 1;
+  const float* scale = nullptr;
+  int64_t scale_block_n = 1, scale_block_k = 1, scale_cols = 0;
+};
+// MXFP4 as gpt-oss stores it: blocks [N, K/32, 16] bytes (low nibble = even k), scales [N, K/32].
+struct StoredMxfp4 {
+  const std::byte* blocks = nullptr;
+  const std::byte* scales = nullptr;
+  int64_t n = 0, k = 0;
+};
+
+// Packs a stored matrix as kPanel16 in format f32 or bf16. Every other row, a transposed matrix or
+// a slice is a matter of strides. Rounding to bf16 is to nearest even; widening to f32 is exact.
+Result<PackedMatrix> pack_matrix(Device& device, const StoredMatrix& w, WeightFormat format);
+// The same into packed_bytes(format, kPanel16, N, K) zero-filled bytes at `out`: whole panels
+// follow each other, so 16 i rows of a larger matrix are the bytes of panels i .. of its packed
+// form.
+Status pack_matrix_into(const StoredMatrix& w, WeightFormat format, std::byte* out);
+// gate and up [I, K] each -> kGluPanel16 with n = 2 I.
+Result<PackedMatrix> pack_glu(Device& device, const StoredMatrix& gate, const StoredMatrix& up,
+                              WeightFormat format);
+Result<PackedMatrix> pack_mxfp4(Device& device, const StoredMxfp4& w);
+// gate_up [2 I, K] interleaved as gpt-oss has it (even rows gate, odd rows up) -> kGluPanel16.
+Result<PackedMatrix> pack_mxfp4_glu_interleaved(Device& device, const StoredMxfp4& gate_up);
+
+// Element (n, k) of a packed matrix, widened exactly: the definition that tests compare with.
+float packed_element(const PackedMatrix& w, int64_t n, int64_t k);
+
+}  // namespace sluice

@@ -1,0 +1,84 @@
+// Panel kernels: what matmul and grouped_matmul share. A kernel multiplies rows of x with a range
+// of 16-column panels (weights/packed.h) in the order of one arith, and hands every finished tile
+// of accumulators to an epilogue that adds the bias, activates and stores.
+//
+// Kernels see plain pointers only: their translation units are compiled for one ISA and must not
+// instantiate inline functions that other code shares.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "tensor/arith.h"
+#include "weights/packed.h"
+
+namespace sluice {
+
+struct PanelTile;
+using PanelEpilogue = void(const PanelTile& tile);
+
+// A segment of rows times a range of panels of one matrix.
+struct PanelProduct {
+  // Row r of x starts at x + (rows != null ? rows[r] : r) * x_stride.
+  const float* x = nullptr;
+  const int32_t* rows = nullptr;
+  int64_t x_stride = 0;
+  int64_t row_count = 0;
+  int64_t k = 0;
+  // row_count * round_up(k, 32) floats that prepare() fills in the order that multiply() streams.
+  float* prepared = nullptr;
+  const std::byte* panels = nullptr;
+  size_t panel_bytes = 0;
+  int64_t panel_begin = 0, panel_end = 0;
+  int64_t n = 0;            // outputs of the matrix; glu_layout: 2 I
+  bool glu_layout = false;  // even panels hold gate columns, odd panels up columns
+  const float* bias = nullptr;
+  float* out = nullptr;
+  int64_t out_stride = 0;
+  PanelEpilogue* epilogue = nullptr;
+  const void* epilogue_data = nullptr;
+};
+
+// Accumulators of rows [row, row + rows) and panels [panel, panel + panels):
+// acc[(r * panels + p) * 16 + column].
+struct PanelTile {
+  const PanelProduct* product = nullptr;
+  const float* acc = nullptr;
+  int64_t row = 0, rows = 0;
+  int64_t panel = 0, panels = 0;
+};
+
+struct PanelKernel {
+  // Rounds and rearranges rows [begin, end) of the segment; begin is a multiple of
+  // kPanelRowGrain. Ranges may be prepared in parallel.
+  void (*prepare)(const PanelProduct& product, int64_t begin, int64_t end);
+  void (*multiply)(const PanelProduct& product);
+  // Stores acc (+ bias): output columns 16 p .., or gate first, then up in a glu layout.
+  PanelEpilogue* store;
+};
+inline constexpr int64_t kPanelRowGrain = 24;
+
+// Where the 16 columns of a panel go: outputs [first, first + count).
+struct PanelColumns {
+  int64_t first, count;
+};
+static inline PanelColumns panel_columns(const PanelProduct& product, int64_t panel) {
+  const int64_t outputs = product.glu_layout ? product.n / 2 : product.n;
+  const int64_t first = (product.glu_layout ? panel / 2 : panel) * 16;
+  const int64_t left = outputs - first;
+  const bool up = product.glu_layout && (panel & 1) != 0;
+  return {up ? outputs + first : first, left < 16 ? left : 16};
+}
+
+// All kernels of this build, best first, and the one for a product (null: there is none).
+template <class Fn>
+struct Kernel;   // ops/kernel_table.h
+enum class Isa;  // simd/isa.h
+std::span<const Kernel<const PanelKernel>> panel_kernels();
+const Kernel<const PanelKernel>* select_panel_kernel(Isa isa, WeightFormat format, Arith arith);
+
+// Floats of PanelProduct::prepared.
+int64_t prepared_floats(int64_t rows, int64_t k);
+
+}  // namespace sluice

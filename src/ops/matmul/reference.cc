@@ -1,0 +1,112 @@
+// Scalar truth: the two ariths in their written order, from x and the panels as they are.
+#include <cmath>
+#include <cstring>
+
+#include "base/fp.h"
+#include "ops/matmul/kernels.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kBlock = 32;
+
+float load_f32(const std::byte* p) {
+  float v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+// Column c of block b of a panel, widened exactly; k past K is zero where the panel is padded.
+template <WeightFormat format>
+void read_weights(const std::byte* panel, int64_t c, int64_t b, int64_t count, float* w) {
+  if constexpr (format == WeightFormat::kF32) {
+    for (int64_t i = 0; i < count; ++i) w[i] = load_f32(panel + ((b * kBlock + i) * 16 + c) * 4);
+  } else if constexpr (format == WeightFormat::kBF16) {
+    for (int64_t i = 0; i < count; ++i) {
+      uint16_t bits;
+      std::memcpy(&bits, panel + (((b * kBlock + i) / 2 * 16 + c) * 2 + (i & 1)) * 2, 2);
+      w[i] = static_cast<float>(bf16::from_bits(bits));
+    }
+  } else {
+    const std::byte* block = panel + b * 16 * 17;
+    const float scale = e8m0_to_f32(static_cast<uint8_t>(block[c]));
+    for (int64_t i = 0; i < count; ++i) {
+      const auto pair = static_cast<uint8_t>(block[16 + i / 2 * 16 + c]);
+      w[i] = e2m1_to_f32((i & 1) != 0 ? pair >> 4 : pair & 15) * scale;
+    }
+  }
+}
+
+template <WeightFormat format>
+float dot_f32_fma(const float* x, const std::byte* panel, int64_t c, int64_t k) {
+  float acc = 0, w[kBlock];
+  for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
+    const int64_t count = k - k0 < kBlock ? k - k0 : kBlock;
+    read_weights<format>(panel, c, k0 / kBlock, count, w);
+    for (int64_t i = 0; i < count; ++i) acc = std::fma(x[k0 + i], w[i], acc);
+  }
+  return acc;
+}
+
+template <WeightFormat format>
+float dot_bf16_tile(const float* x, const std::byte* panel, int64_t c, int64_t k) {
+  float acc = 0, w[kBlock];
+  for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
+    read_weights<format>(panel, c, k0 / kBlock, kBlock, w);
+    float e = 0, o = 0;
+    for (int64_t i = 0; i < kBlock; i += 2) {
+      const float xe = k0 + i < k ? round_to_bf16(x[k0 + i]) : 0.0f;
+      const float xo = k0 + i + 1 < k ? round_to_bf16(x[k0 + i + 1]) : 0.0f;
+      e = std::fma(xe, w[i], e);
+      o = std::fma(xo, w[i + 1], o);
+    }
+    acc = acc + (e + o);
+  }
+  return acc;
+}
+
+void store(const PanelTile& tile) {
+  const PanelProduct& product = *tile.product;
+  for (int64_t r = 0; r < tile.rows; ++r)
+    for (int64_t p = 0; p < tile.panels; ++p) {
+      const PanelColumns columns = panel_columns(product, tile.panel + p);
+      const float* acc = tile.acc + (r * tile.panels + p) * 16;
+      float* out = product.out + (tile.row + r) * product.out_stride + columns.first;
+      for (int64_t c = 0; c < columns.count; ++c)
+        out[c] = product.bias != nullptr ? acc[c] + product.bias[columns.first + c] : acc[c];
+    }
+}
+
+void prepare(const PanelProduct&, int64_t, int64_t) {}
+
+template <WeightFormat format, Arith arith>
+void multiply(const PanelProduct& product) {
+  // Two panels at a time, so that an epilogue finds gate and up together.
+  for (int64_t p0 = product.panel_begin; p0 < product.panel_end; p0 += 2) {
+    const int64_t panels = product.panel_end - p0 < 2 ? 1 : 2;
+    for (int64_t r = 0; r < product.row_count; ++r) {
+      const float* x =
+          product.x + (product.rows != nullptr ? product.rows[r] : r) * product.x_stride;
+      float acc[32];
+      for (int64_t i = 0; i < panels * 16; ++i) {
+        const std::byte* panel =
+            product.panels + static_cast<size_t>(p0 + i / 16) * product.panel_bytes;
+        acc[i] = arith == Arith::kF32Fma ? dot_f32_fma<format>(x, panel, i % 16, product.k)
+                                         : dot_bf16_tile<format>(x, panel, i % 16, product.k);
+      }
+      product.epilogue({&product, acc, r, 1, p0, panels});
+    }
+  }
+}
+
+}  // namespace
+
+using enum WeightFormat;
+using enum Arith;
+const PanelKernel matmul_f32_f32_reference = {prepare, multiply<kF32, kF32Fma>, store};
+const PanelKernel matmul_f32_bf16_reference = {prepare, multiply<kBF16, kF32Fma>, store};
+const PanelKernel matmul_f32_mxfp4_reference = {prepare, multiply<kMXFP4, kF32Fma>, store};
+const PanelKernel matmul_bf16_bf16_reference = {prepare, multiply<kBF16, kBf16Tile>, store};
+const PanelKernel matmul_bf16_mxfp4_reference = {prepare, multiply<kMXFP4, kBf16Tile>, store};
+
+}  // namespace sluice

@@ -1,0 +1,73 @@
+// moe_combine over the vector vocabulary V. Include only from *_avx2.cc and *_avx512.cc.
+#pragma once
+
+#include "ops/moe_combine/kernels.h"
+#include "ops/rms_norm/cpu.h"
+
+namespace sluice::simd {
+
+// The expert rows of one token that were not dropped, in ascending k.
+struct TokenRows {
+  int64_t count = 0;
+  const float* row[kMaxRowsPerToken];
+  float weight[kMaxRowsPerToken];
+};
+template <class V>
+void collect_rows(const MoeCombineTask& task, int64_t t, TokenRows& rows) {
+  rows.count = 0;
+  for (int64_t f = t * task.k; f < (t + 1) * task.k; ++f) {
+    if (task.inverse[f] < 0) continue;
+    rows.row[rows.count] = task.y + task.inverse[f] * task.y_stride;
+    rows.weight[rows.count++] = task.weights[f];
+  }
+}
+
+// c of B vectors from d on, row after row: each row gives neighbouring lines at a time, which the
+// hardware prefetcher follows better than one line of every row in turn.
+template <class V, int B>
+void combine_block(const TokenRows& rows, int64_t d, bool residual, float* out) {
+  typename V::F acc[B];
+#pragma GCC unroll 16
+  for (int b = 0; b < B; ++b) acc[b] = V::zero();
+  for (int64_t k = 0; k < rows.count; ++k) {
+    const auto w = V::set1(rows.weight[k]);
+    const float* y = rows.row[k] + d;
+#pragma GCC unroll 16
+    for (int b = 0; b < B; ++b) acc[b] = V::fma(w, V::load(y + b * 16), acc[b]);
+  }
+#pragma GCC unroll 16
+  for (int b = 0; b < B; ++b) {
+    float* p = out + d + b * 16;
+    V::store(p, residual ? V::add(V::load(p), acc[b]) : acc[b]);
+  }
+}
+
+template <class V>
+void combine_row(const TokenRows& rows, int64_t width, bool residual, float* out) {
+  constexpr int kBlock = V::kRegisters / 2;
+  int64_t d = 0;
+  for (; d + kBlock * 16 <= width; d += kBlock * 16)
+    combine_block<V, kBlock>(rows, d, residual, out);
+  for (; d + 16 <= width; d += 16) combine_block<V, 1>(rows, d, residual, out);
+  const int64_t n = width - d;
+  if (n <= 0) return;
+  auto acc = V::zero();
+  for (int64_t k = 0; k < rows.count; ++k)
+    acc = V::fma(V::set1(rows.weight[k]), V::load_n(rows.row[k] + d, n), acc);
+  V::store_n(out + d, residual ? V::add(V::load_n(out + d, n), acc) : acc, n);
+}
+
+template <class V>
+void moe_combine(const MoeCombineTask& task) {
+  TokenRows rows;
+  for (int64_t t = task.begin; t < task.end; ++t) {
+    float* out = task.out + t * task.out_stride;
+    collect_rows<V>(task, t, rows);
+    combine_row<V>(rows, task.d, task.then == CombineThen::kResidualAdd, out);
+    // The row is still in the first-level cache: the norm costs no pass over memory.
+    if (task.then == CombineThen::kRmsNorm)
+      rms_norm_row<V>(out, task.norm_weight, task.eps, task.d, out);
+  }
+}
+
+}  // namespace sluice::simd

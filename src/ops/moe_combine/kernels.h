@@ -1,0 +1,36 @@
+// The rows of kernels.inc and what they take.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "ops/moe_combine/combine_then.h"
+
+namespace sluice {
+
+inline constexpr int64_t kMaxRowsPerToken = 64;
+
+// Tokens [begin, end); for kResidualAdd out is the residual.
+struct MoeCombineTask {
+  const float* y = nullptr;
+  int64_t y_stride = 0;
+  const int32_t* inverse = nullptr;
+  const float* weights = nullptr;
+  int64_t k = 0, d = 0;
+  CombineThen then = CombineThen::kStore;
+  const float* norm_weight = nullptr;
+  float eps = 0.0f;
+  float* out = nullptr;
+  int64_t out_stride = 0;
+  int64_t begin = 0, end = 0;
+};
+using MoeCombineKernel = void(const MoeCombineTask& task);
+template <class Fn>
+struct Kernel;  // ops/kernel_table.h
+std::span<const Kernel<MoeCombineKernel>> moe_combine_kernels();
+
+#define SLUICE_KERNEL(isa, name, in, weight, arith, flags) void name(const MoeCombineTask& task);
+#include "ops/moe_combine/kernels.inc"
+#undef SLUICE_KERNEL
+
+}  // namespace sluice

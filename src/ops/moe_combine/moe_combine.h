@@ -1,0 +1,39 @@
+// moe_combine: the weighted sum of a token's expert rows, with the norm or residual that follows.
+//
+//   c[t] = sum over k ascending of w[t, k] * y[inverse[t*K + k]]:  acc = 0; acc = fma(w, y, acc)
+// (dropped pairs, inverse < 0, are skipped), then by `then`:
+//   kStore        out = c
+//   kResidualAdd  residual = residual + c
+//   kRmsNorm      out = norm(c)                       (Gemma 4's post_feedforward_layernorm_2)
+// Fused forms equal moe_combine -> add or rms_norm bit for bit.
+//
+// tensor  | shape    | dtype | layout
+// y       | [R, D]   | f32   | row stride; slots of the CSR order
+// inverse | [T*K]    | i32   |
+// weights | [T, K]   | f32   |
+// out     | [T, D]   | f32   | row stride;  residual likewise
+// Errors: shapes, a slot outside y.
+#pragma once
+
+#include <span>
+
+#include "device/device.h"
+#include "ops/moe_combine/combine_then.h"
+#include "tensor/view.h"
+
+namespace sluice {
+
+struct MoeCombineArgs {
+  ConstMatrixF32 y;
+  std::span<const int32_t> inverse;
+  std::span<const float> weights;
+  int64_t k = 0;
+  CombineThen then = CombineThen::kStore;
+  const float* norm_weight = nullptr;  // kRmsNorm
+  float eps = 1e-6f;                   // kRmsNorm
+  MatrixF32 out;                       // kStore, kRmsNorm
+  MatrixF32 residual;                  // kResidualAdd
+};
+Status moe_combine(const ExecContext& context, const MoeCombineArgs& args);
+
+}  // namespace sluice

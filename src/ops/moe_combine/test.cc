@@ -1,0 +1,153 @@
+// moe_combine: every row against the reference, fused forms against their chains, errors.
+#include "ops/moe_combine/moe_combine.h"
+
+#include <gtest/gtest.h>
+
+#include "ops/moe_combine/kernels.h"
+#include "ops/rms_norm/rms_norm.h"
+#include "ops/test_data.h"
+
+namespace sluice {
+namespace {
+
+using test::Context;
+using test::Matrix;
+using test::Random;
+using test::same_bits;
+
+using Row = Kernel<MoeCombineKernel>;
+
+struct Operands {
+  Operands(int64_t t, int64_t k_, int64_t d, int64_t pad, int64_t offset, Random& random)
+      : k(k_), y(t * k_, d, pad, offset), norm_weight(static_cast<size_t>(d)) {
+    y.fill(random, true);
+    inverse.resize(static_cast<size_t>(t * k));
+    weights.resize(inverse.size());
+    for (int32_t& slot : inverse)
+      slot = random.chance(0.1) ? -1 : static_cast<int32_t>(random.below(t * k));
+    for (float& w : weights) w = random.normal();
+    for (float& w : norm_weight) w = random.normal();
+  }
+  MoeCombineArgs args(CombineThen then, Matrix& out) {
+    MoeCombineArgs a;
+    a.y = y.view();
+    a.inverse = inverse;
+    a.weights = weights;
+    a.k = k;
+    a.then = then;
+    a.norm_weight = norm_weight.data();
+    a.eps = 1e-5f;
+    (then == CombineThen::kResidualAdd ? a.residual : a.out) = out.view();
+    return a;
+  }
+  int64_t k;
+  Matrix y;
+  std::vector<int32_t> inverse;
+  std::vector<float> weights, norm_weight;
+};
+
+class MoeCombineRow : public ::testing::TestWithParam<Row> {
+ protected:
+  void SetUp() override { SLUICE_SKIP_UNLESS_RUNNABLE(GetParam()); }
+};
+
+TEST_P(MoeCombineRow, EqualsTheReferenceAndTheChain) {
+  EXPECT_EQ(select_kernel(moe_combine_kernels(), GetParam().isa, "f32", "none", "f32_fma")->name,
+            GetParam().name);
+  Random random(41);
+  for (int64_t i = 0; i < test::property_runs(60); ++i) {
+    const int64_t t = random.between(1, 30), k = random.between(1, 10), d = random.between(1, 200);
+    Operands in(t, k, d, random.below(4), random.below(16), random);
+    Context context(GetParam().isa, static_cast<int>(random.below(4))), truth(Isa::kReference);
+    Matrix start(t, d, random.below(3), random.below(16));
+    start.fill(random);
+    Matrix plain(t, d);
+    ASSERT_TRUE(moe_combine(context.exec, in.args(CombineThen::kStore, plain)).ok());
+    for (const CombineThen then :
+         {CombineThen::kStore, CombineThen::kResidualAdd, CombineThen::kRmsNorm}) {
+      Matrix got = start, want = start, chain = start;
+      const Status status = moe_combine(context.exec, in.args(then, got));
+      ASSERT_TRUE(status.ok()) << status.message();
+      ASSERT_TRUE(moe_combine(truth.exec, in.args(then, want)).ok());
+      EXPECT_TRUE(same_bits(got.view(), want.view())) << t << ", " << k << ", " << d;
+      EXPECT_TRUE(got.guards_hold());
+      if (then == CombineThen::kStore) continue;
+      RmsNormArgs norm;
+      norm.x = plain.view();
+      norm.weight = in.norm_weight.data();
+      norm.eps = 1e-5f;
+      norm.out = chain.view();
+      if (then == CombineThen::kRmsNorm)
+        ASSERT_TRUE(rms_norm(context.exec, norm).ok());
+      else
+        for (int64_t r = 0; r < t; ++r)
+          for (int64_t c = 0; c < d; ++c) chain.at(r, c) = start.at(r, c) + plain.at(r, c);
+      EXPECT_TRUE(same_bits(got.view(), chain.view())) << "fused and chain";
+    }
+    if (HasFailure()) return;
+  }
+}
+
+TEST_P(MoeCombineRow, ATokenDoesNotDependOnItsBatch) {
+  Random random(43);
+  Operands in(37, 8, 1000, 0, 0, random);
+  Context one(GetParam().isa, 1), two(GetParam().isa, 2);
+  Matrix a(37, 1000), b(37, 1000), alone(1, 1000);
+  ASSERT_TRUE(moe_combine(one.exec, in.args(CombineThen::kStore, a)).ok());
+  ASSERT_TRUE(moe_combine(two.exec, in.args(CombineThen::kStore, b)).ok());
+  EXPECT_GT(two.pool->parallel_loops(), 0);
+  EXPECT_TRUE(same_bits(a.view(), b.view()));
+  MoeCombineArgs args = in.args(CombineThen::kStore, alone);
+  args.inverse = args.inverse.subspan(11 * 8, 8);
+  args.weights = args.weights.subspan(11 * 8, 8);
+  ASSERT_TRUE(moe_combine(two.exec, args).ok());
+  EXPECT_TRUE(same_bits(alone.view(), {a.view().row(11), 1, 1000, 1000}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Rows, MoeCombineRow,
+                         ::testing::ValuesIn(test::all_rows(moe_combine_kernels())),
+                         test::RowName());
+
+TEST(MoeCombine, AddsInAscendingKOnce) {
+  Context context(detect_isa());
+  Matrix y(3, 1), out(1, 1);
+  y.at(0, 0) = 1.0f, y.at(1, 0) = 16777216.0f, y.at(2, 0) = -16777216.0f;
+  const int32_t inverse[] = {1, 0, 2};  // 2^24 + 1 - 2^24 in this order: the one is lost
+  const float weights[] = {1.0f, 1.0f, 1.0f};
+  MoeCombineArgs args;
+  args.y = y.view();
+  args.inverse = inverse;
+  args.weights = weights;
+  args.k = 3;
+  args.out = out.view();
+  ASSERT_TRUE(moe_combine(context.exec, args).ok());
+  EXPECT_EQ(out.at(0, 0), 0.0f);
+}
+
+TEST(MoeCombine, RefusesWrongShapesAndSlots) {
+  Context context(Isa::kReference);
+  Random random(1);
+  Operands in(2, 2, 8, 0, 0, random);
+  Matrix out(2, 8), narrow(2, 7);
+  const auto refused = [&](const MoeCombineArgs& args, std::string_view word) {
+    const Status s = moe_combine(context.exec, args);
+    return s.code() == StatusCode::kInvalidArgument && s.message().find(word) != std::string::npos;
+  };
+  const MoeCombineArgs good = in.args(CombineThen::kStore, out);
+  EXPECT_TRUE(moe_combine(context.exec, good).ok());
+  EXPECT_TRUE(refused(in.args(CombineThen::kStore, narrow), "D: expected 7"));
+  MoeCombineArgs bad = good;
+  bad.k = 0;
+  EXPECT_TRUE(refused(bad, "K: expected"));
+  bad = good, bad.weights = bad.weights.subspan(1);
+  EXPECT_TRUE(refused(bad, "[T*K] = [4]"));
+  bad = good, bad.out = in.y.view(), bad.out.rows = 2;
+  EXPECT_TRUE(refused(bad, "alias"));
+  bad = good, bad.then = CombineThen::kRmsNorm, bad.eps = -1;
+  EXPECT_TRUE(refused(bad, "eps"));
+  in.inverse[3] = 4;
+  EXPECT_TRUE(refused(good, "slot below R = 4, got 4"));
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,55 @@
+// The epilogue between the two products: activation, rounding and the next product's row blocks in
+// one go. Both products cut an expert's rows into the same blocks, so a tile of R rows fills a
+// [k][R] block. Include only from *_avx2.cc and *_avx512.cc.
+#pragma once
+
+#include "ops/elementwise/cpu.h"
+#include "ops/matmul/cpu.h"
+#include "ops/moe_experts/kernels.h"
+
+namespace sluice::simd {
+
+template <class V, Arith arith, ActivationKind kind>
+void prepared_glu_tile(const PanelTile& tile, const Activation& activation) {
+  const PanelProduct& product = *tile.product;
+  const int64_t rows = tile.rows, padded_k = product.out_stride;
+  float* block = product.out + tile.row * padded_k;
+  for (int64_t p = 0; p < tile.panels; p += 2) {
+    const PanelColumns units = panel_columns(product, tile.panel + p);
+    auto gate_bias = V::zero(), up_bias = V::zero();
+    if (product.bias != nullptr) {
+      gate_bias = V::load_n(product.bias + units.first, units.count);
+      up_bias = V::load_n(product.bias + product.n / 2 + units.first, units.count);
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* acc = tile.acc + (r * tile.panels + p) * 16;
+      auto gate = V::load(acc), up = V::load(acc + 16);
+      if (product.bias != nullptr) gate = V::add(gate, gate_bias), up = V::add(up, up_bias);
+      auto v = activate<V, kind>(activation, gate, up);
+      if (arith == Arith::kBf16Tile) v = rounded_to_bf16<V>(v);
+      v = V::select(V::first(units.count), v, V::zero());  // the padding of K is +0
+      float* out = block + units.first * rows + r;
+      if (rows == 1) {
+        V::store(out, v);
+        continue;
+      }
+      float lane[16];
+      V::store(lane, v);
+      for (int64_t i = 0; i < 16; ++i) out[i * rows] = lane[i];
+    }
+    // The last panel may leave half a step of K: zeros, too.
+    const int64_t end = units.first + 16;
+    if (end * 2 >= product.n)
+      for (int64_t i = end * rows; i < padded_k * rows; ++i) block[i] = 0.0f;
+  }
+}
+
+template <class V, Arith arith>
+void prepared_glu(const PanelTile& tile) {
+  const auto& activation = *static_cast<const Activation*>(tile.product->epilogue_data);
+  with_activation<V>(activation.kind, [&]<ActivationKind kind>() {
+    prepared_glu_tile<V, arith, kind>(tile, activation);
+  });
+}
+
+}  // namespace sluice::simd

@@ -1,0 +1,163 @@
+#include "ops/moe_experts/moe_experts.h"
+
+#include "ops/grouped_matmul/grouped.h"
+#include "ops/kernel_table.h"
+#include "ops/moe_experts/kernels.h"
+#include "ops/moe_sort/moe_sort.h"
+
+namespace sluice {
+namespace {
+
+constexpr Kernel<PanelEpilogue> kEpilogues[] = {
+#define SLUICE_KERNEL(isa, name, in, weight, arith, flags) \
+  {Isa::isa, #name, #in, #weight, #arith, flags, &name},
+#include "ops/moe_experts/kernels.inc"
+#undef SLUICE_KERNEL
+};
+
+// What lies between the pieces, all in the caller's workspace. The second product's rows take the
+// place of the first one's prepared input, which is dead by then.
+struct Scratch {
+  std::span<int32_t> starts, source, inverse, active;
+  float* prepared = nullptr;  // [T*K, round_up(D, 32)], later y [T*K, D]
+  float* hidden = nullptr;    // [T*K, round_up(I, 32)]: the second product's prepared input
+};
+
+Status check(const MoeExpertsArgs& a) {
+  if (a.k < 1 || static_cast<int64_t>(a.ids.size()) != a.x.rows * a.k ||
+      a.ids.size() != a.weights.size())
+    return invalid_argument("moe_experts: ids, weights: expected [T, K] = [{}, {}], got [{}], [{}]",
+                            a.x.rows, a.k, a.ids.size(), a.weights.size());
+  if (a.experts.gate_up.empty() || a.experts.gate_up.size() != a.experts.down.size())
+    return invalid_argument("moe_experts: gate_up, down: expected [E] each, got [{}] and [{}]",
+                            a.experts.gate_up.size(), a.experts.down.size());
+  if (a.experts.width < 1)
+    return invalid_argument("moe_experts: I: expected 1 or more, got {}", a.experts.width);
+  if (!a.counts.empty() && a.counts.size() != a.experts.gate_up.size())
+    return invalid_argument("moe_experts: counts: expected [E] = [{}], got [{}]",
+                            a.experts.gate_up.size(), a.counts.size());
+  return ok_status();
+}
+
+Result<Scratch> carve(const MoeExpertsArgs& a, Workspace workspace) {
+  const auto slots = static_cast<int64_t>(a.ids.size());
+  const auto experts = static_cast<int64_t>(a.experts.gate_up.size());
+  WorkspaceCarver carver(workspace);
+  bool enough = true;
+  const auto ints = [&](int64_t n) {
+    int32_t* p = carver.take<int32_t>(n);
+    enough = enough && p != nullptr;
+    return std::span<int32_t>(p, p == nullptr ? 0 : static_cast<size_t>(n));
+  };
+  Scratch s;
+  s.starts = ints(experts + 1);
+  s.source = ints(slots);
+  s.inverse = ints(slots);
+  s.active = ints(slots);
+  s.prepared = carver.take<float>(prepared_floats(slots, a.x.cols));
+  s.hidden = carver.take<float>(prepared_floats(slots, a.experts.width));
+  if (!enough || s.prepared == nullptr || s.hidden == nullptr)
+    return invalid_argument(
+        "moe_experts: workspace: expected {} bytes, got {}",
+        moe_experts_workspace_bytes({a.x.rows, a.k, experts, a.x.cols, a.experts.width}),
+        workspace.bytes);
+  return s;
+}
+
+Status sort(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s) {
+  MoeSortArgs a;
+  a.ids = args.ids;
+  a.k = args.k;
+  a.experts = static_cast<int64_t>(args.experts.gate_up.size());
+  a.expert_map = args.expert_map;
+  a.starts = s.starts;
+  a.source = s.source;
+  a.inverse = s.inverse;
+  return moe_sort(context, a);
+}
+
+// x to hidden: gate and up, activation, and the second product's row blocks.
+Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs& args,
+                                const Scratch& s) {
+  GroupedMatmulArgs a;
+  a.arith = args.arith;
+  a.x = args.x;
+  a.source = s.source;
+  a.starts = s.starts;
+  a.experts = args.experts.gate_up;
+  a.bias = args.experts.gate_up_bias;
+  a.glu = true;
+  a.activation = args.experts.activation;
+  a.out = MatrixF32(s.hidden, static_cast<int64_t>(args.ids.size()), args.experts.width,
+                    prepared_floats(1, args.experts.width));
+  SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, a, s.active.data()));
+  if (plan.active.empty()) return plan;
+  const Kernel<PanelEpilogue>* epilogue =
+      select_kernel(moe_experts_epilogues(), context.isa,
+                    args.arith == Arith::kF32Fma ? "f32" : "bf16", "any", arith_name(args.arith));
+  if (epilogue == nullptr) return unimplemented("no epilogue of arith {}", arith_name(args.arith));
+  plan.epilogue = epilogue->run;
+  plan.prepared = s.prepared;
+  prepare_grouped(context, plan);
+  multiply_grouped(context, plan);
+  return plan;
+}
+
+// hidden to y: the rows are already what the kernel streams.
+Status multiply_down(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s,
+                     const GroupedPlan& up, MatrixF32 y) {
+  for (size_t i = 0; i < s.source.size(); ++i) s.source[i] = static_cast<int32_t>(i);
+  GroupedMatmulArgs a;
+  a.arith = args.arith;
+  a.x = up.args.out;
+  a.source = s.source;
+  a.starts = s.starts;
+  a.experts = args.experts.down;
+  a.bias = args.experts.down_bias;
+  a.out = y;
+  SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, a, s.active.data()));
+  if (plan.active.empty()) return ok_status();
+  if (plan.kernel->prepare != up.kernel->prepare)
+    return internal_error("the two products' kernels take rows in different blocks");
+  plan.prepared = s.hidden;
+  multiply_grouped(context, plan);
+  return ok_status();
+}
+
+}  // namespace
+
+std::span<const Kernel<PanelEpilogue>> moe_experts_epilogues() {
+  return kEpilogues;
+}
+
+size_t moe_experts_workspace_bytes(const MoeExpertsShape& shape) {
+  const int64_t slots = shape.max_tokens * shape.k;
+  const auto words = [](int64_t n) { return WorkspaceCarver::padded(static_cast<size_t>(n) * 4); };
+  return words(shape.experts + 1) + 3 * words(slots) + words(prepared_floats(slots, shape.d)) +
+         words(prepared_floats(slots, shape.width));
+}
+
+Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Workspace workspace) {
+  SLUICE_RETURN_IF_ERROR(check(args));
+  SLUICE_ASSIGN_OR_RETURN(const Scratch s, carve(args, workspace));
+  SLUICE_RETURN_IF_ERROR(sort(context, args, s));
+  const Result<GroupedPlan> up = multiply_up(context, args, s);
+  SLUICE_RETURN_IF_ERROR(up.status().annotate("moe_experts: gate_up"));
+  const MatrixF32 y(s.prepared, static_cast<int64_t>(args.ids.size()), args.x.cols);
+  SLUICE_RETURN_IF_ERROR(multiply_down(context, args, s, *up, y).annotate("moe_experts: down"));
+  MoeCombineArgs combine;
+  combine.y = y;
+  combine.inverse = s.inverse;
+  combine.weights = args.weights;
+  combine.k = args.k;
+  combine.then = args.then;
+  combine.norm_weight = args.norm_weight;
+  combine.eps = args.eps;
+  combine.out = args.out;
+  combine.residual = args.residual;
+  SLUICE_RETURN_IF_ERROR(moe_combine(context, combine));
+  for (size_t e = 0; e < args.counts.size(); ++e) args.counts[e] += s.starts[e + 1] - s.starts[e];
+  return ok_status();
+}
+
+}  // namespace sluice

@@ -1,0 +1,56 @@
+// moe_experts: the expert layer whole, from routed ids and weights to the combined output.
+//
+//   sort -> grouped_matmul with glu (D -> I) -> grouped_matmul (I -> D) -> combine
+// in one call that equals that chain bit for bit. The activation writes its rows rounded and in
+// the blocks that the second product streams: two passes over [T*K, I] and one loop fewer than the
+// chain, and half its workspace. Each piece is an op of its own, because engines with expert
+// parallelism put communication between them.
+//
+// tensor   | shape         | dtype            | layout
+// x        | [T, D]        | f32              | row stride
+// ids      | [T, K]        | i32              | contiguous; weights [T, K] f32 likewise
+// gate_up  | [E] pointers  | f32, bf16, mxfp4 | kGluPanel16 [2I, D]; bias optional (gate first)
+// down     | [E] pointers  | f32, bf16, mxfp4 | kPanel16 [D, I]; bias optional, inside the weight
+// then     |               |                  | as moe_combine
+// counts   | [E]           | i64              | optional: pairs per expert are added
+// Errors: as the pieces.
+#pragma once
+
+#include <span>
+
+#include "device/device.h"
+#include "ops/elementwise/elementwise.h"
+#include "ops/moe_combine/moe_combine.h"
+#include "tensor/arith.h"
+#include "weights/packed.h"
+
+namespace sluice {
+
+struct ExpertWeights {
+  std::span<const PackedMatrix*const> gate_up, down;
+  std::span<const float*const> gate_up_bias, down_bias;  // empty: none
+  int64_t width = 0;                                     // I
+  Activation activation;
+};
+struct MoeExpertsArgs {
+  Arith arith = Arith::kF32Fma;
+  ConstMatrixF32 x;
+  std::span<const int32_t> ids;
+  std::span<const float> weights;
+  int64_t k = 0;
+  std::span<const int32_t> expert_map;  // empty: identity
+  ExpertWeights experts;
+  CombineThen then = CombineThen::kStore;
+  const float* norm_weight = nullptr;
+  float eps = 1e-6f;
+  MatrixF32 out;
+  MatrixF32 residual;
+  std::span<int64_t> counts;
+};
+struct MoeExpertsShape {
+  int64_t max_tokens = 0, k = 0, experts = 0, d = 0, width = 0;
+};
+size_t moe_experts_workspace_bytes(const MoeExpertsShape& shape);
+Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Workspace workspace);
+
+}  // namespace sluice

@@ -1,0 +1,285 @@
+// moe_experts: the fused whole against the chain of its pieces, bit for bit, over random layers;
+// counts, maps, invariance, errors.
+#include "ops/moe_experts/moe_experts.h"
+
+#include <gtest/gtest.h>
+
+#include "ops/grouped_matmul/grouped_matmul.h"
+#include "ops/matmul/panels.h"
+#include "ops/matmul/weights_data.h"
+#include "ops/moe_sort/moe_sort.h"
+
+namespace sluice {
+namespace {
+
+using test::Context;
+using test::Matrix;
+using test::Random;
+using test::same_bits;
+using test::Scratch;
+
+using Row = Kernel<const PanelKernel>;
+
+struct Problem {
+  int64_t t = 5, k = 2, experts = 6, d = 64, width = 32;
+  bool bias = false, mapped = false;
+  ActivationKind kind = ActivationKind::kSilu;
+  CombineThen then = CombineThen::kStore;
+};
+
+struct Layer {
+  Layer(Device& device, WeightFormat format, const Problem& p, Random& random)
+      : problem(p), x(p.t, p.d, 3, 5), norm_weight(static_cast<size_t>(p.d)) {
+    x.fill(random);
+    for (float& w : norm_weight) w = random.normal();
+    for (int64_t e = 0; e < p.experts; ++e) {
+      gate_up.push_back(test::random_glu_panels(device, format, p.width, p.d, random));
+      down.push_back(test::random_panels(device, format, p.d, p.width, random));
+      gate_up_bias.emplace_back(static_cast<size_t>(2 * p.width));
+      down_bias.emplace_back(static_cast<size_t>(p.d));
+      for (float& b : gate_up_bias.back()) b = random.normal();
+      for (float& b : down_bias.back()) b = random.normal();
+    }
+    for (size_t e = 0; e < gate_up.size(); ++e) {
+      gate_up_ptrs.push_back(&gate_up[e]);
+      down_ptrs.push_back(&down[e]);
+      if (p.bias) gate_up_bias_ptrs.push_back(gate_up_bias[e].data());
+      if (p.bias) down_bias_ptrs.push_back(down_bias[e].data());
+    }
+    // With a map, global experts outnumber the local ones.
+    const int64_t global = p.mapped ? p.experts + 3 : p.experts;
+    if (p.mapped)
+      for (int64_t e = 0; e < global; ++e)
+        map.push_back(e % 2 == 0 && e / 2 < p.experts ? static_cast<int32_t>(e / 2) : -1);
+    for (int64_t i = 0; i < p.t * p.k; ++i) {
+      ids.push_back(static_cast<int32_t>(random.below(global)));
+      weights.push_back(static_cast<float>(random.uniform()));
+    }
+  }
+  MoeExpertsArgs args(Arith arith, Matrix& out) {
+    MoeExpertsArgs a;
+    a.arith = arith;
+    a.x = x.view();
+    a.ids = ids;
+    a.weights = weights;
+    a.k = problem.k;
+    a.expert_map = map;
+    a.experts.gate_up = gate_up_ptrs;
+    a.experts.down = down_ptrs;
+    a.experts.gate_up_bias = gate_up_bias_ptrs;
+    a.experts.down_bias = down_bias_ptrs;
+    a.experts.width = problem.width;
+    a.experts.activation.kind = problem.kind;
+    a.then = problem.then;
+    a.norm_weight = norm_weight.data();
+    (problem.then == CombineThen::kResidualAdd ? a.residual : a.out) = out.view();
+    return a;
+  }
+  Problem problem;
+  Matrix x;
+  std::vector<float> norm_weight;
+  std::vector<PackedMatrix> gate_up, down;
+  std::vector<std::vector<float>> gate_up_bias, down_bias;
+  std::vector<const PackedMatrix*> gate_up_ptrs, down_ptrs;
+  std::vector<const float*> gate_up_bias_ptrs, down_bias_ptrs;
+  std::vector<int32_t> ids, map;
+  std::vector<float> weights;
+};
+
+Status run(const ExecContext& context, const MoeExpertsArgs& a) {
+  Scratch scratch(moe_experts_workspace_bytes(
+      {a.x.rows, a.k, static_cast<int64_t>(a.experts.gate_up.size()), a.x.cols, a.experts.width}));
+  return moe_experts(context, a, scratch.workspace());
+}
+
+Status grouped(const ExecContext& context, const GroupedMatmulArgs& a) {
+  Scratch scratch(grouped_matmul_workspace_bytes(a.starts.back(), a.x.cols));
+  return grouped_matmul(context, a, scratch.workspace());
+}
+
+// The pieces one by one: sort, gate_up plain, glu, down, combine.
+void chain(const ExecContext& context, const MoeExpertsArgs& a) {
+  const auto slots = static_cast<int64_t>(a.ids.size());
+  std::vector<int32_t> starts(a.experts.gate_up.size() + 1), source(a.ids.size()),
+      inverse(a.ids.size());
+  MoeSortArgs sort;
+  sort.ids = a.ids;
+  sort.k = a.k;
+  sort.experts = static_cast<int64_t>(a.experts.gate_up.size());
+  sort.expert_map = a.expert_map;
+  sort.starts = starts;
+  sort.source = source;
+  sort.inverse = inverse;
+  ASSERT_TRUE(moe_sort(context, sort).ok());
+  const int64_t width = a.experts.width;
+  Matrix both(slots, 2 * width), hidden(slots, width), rows(slots, a.x.cols);
+  GroupedMatmulArgs up;
+  up.arith = a.arith;
+  up.x = a.x;
+  up.source = source;
+  up.starts = starts;
+  up.experts = a.experts.gate_up;
+  up.bias = a.experts.gate_up_bias;
+  up.out = both.view();
+  ASSERT_TRUE(grouped(context, up).ok());
+  const int64_t live = starts.back();
+  const MatrixF32 v = both.view();
+  ASSERT_TRUE(glu(context, {v.data, live, width, v.stride}, {v.data + width, live, width, v.stride},
+                  a.experts.activation, {hidden.view().data, live, width})
+                  .ok());
+  for (size_t i = 0; i < source.size(); ++i) source[i] = static_cast<int32_t>(i);
+  GroupedMatmulArgs down;
+  down.arith = a.arith;
+  down.x = hidden.view();
+  down.source = source;
+  down.starts = starts;
+  down.experts = a.experts.down;
+  down.bias = a.experts.down_bias;
+  down.out = rows.view();
+  ASSERT_TRUE(grouped(context, down).ok());
+  MoeCombineArgs combine;
+  combine.y = rows.view();
+  combine.inverse = inverse;
+  combine.weights = a.weights;
+  combine.k = a.k;
+  combine.then = a.then;
+  combine.norm_weight = a.norm_weight;
+  combine.eps = a.eps;
+  combine.out = a.out;
+  combine.residual = a.residual;
+  ASSERT_TRUE(moe_combine(context, combine).ok());
+}
+
+class MoeExpertsRow : public ::testing::TestWithParam<Row> {
+ protected:
+  void SetUp() override { SLUICE_SKIP_UNLESS_RUNNABLE(GetParam()); }
+  WeightFormat format() const { return test::format_named(GetParam().weight); }
+  Arith arith() const { return test::arith_named(GetParam().arith); }
+};
+
+TEST_P(MoeExpertsRow, EqualsItsChainOnEveryThreadCountAndTheReference) {
+  Random random(71);
+  Context truth(Isa::kReference);
+  for (int64_t i = 0; i < test::property_runs(12); ++i) {
+    Problem p;
+    p.t = random.between(1, random.chance(0.2) ? 60 : 6);
+    p.experts = random.between(1, 8);
+    p.k = random.between(1, 4);
+    p.d = format() == WeightFormat::kMXFP4 ? 32 * random.between(1, 4) : random.between(1, 100);
+    p.width = format() == WeightFormat::kMXFP4 ? 32 * random.between(1, 3) : random.between(1, 70);
+    p.bias = random.chance(0.5);
+    p.mapped = random.chance(0.3);
+    p.kind = static_cast<ActivationKind>(random.below(4));
+    p.then = static_cast<CombineThen>(random.below(3));
+    Context context(GetParam().isa, static_cast<int>(random.below(4)));
+    Layer layer(*context.device, format(), p, random);
+    Matrix start(p.t, p.d, 2, 7);
+    start.fill(random);
+    Matrix got = start, pieces = start, want = start;
+    const Status status = run(context.exec, layer.args(arith(), got));
+    ASSERT_TRUE(status.ok()) << status.message();
+    chain(context.exec, layer.args(arith(), pieces));
+    ASSERT_TRUE(run(truth.exec, layer.args(arith(), want)).ok());
+    ASSERT_TRUE(same_bits(got.view(), pieces.view())) << "fused and chain";
+    ASSERT_TRUE(same_bits(got.view(), want.view())) << "row and reference";
+    ASSERT_TRUE(got.guards_hold());
+  }
+}
+
+TEST_P(MoeExpertsRow, ATokenDoesNotDependOnItsBatch) {
+  Random random(72);
+  Context context(GetParam().isa, 2);
+  Problem p;
+  p.t = 30, p.k = 4, p.d = 96, p.width = 64;
+  Layer layer(*context.device, format(), p, random);
+  Matrix all(p.t, p.d), alone(1, p.d);
+  ASSERT_TRUE(run(context.exec, layer.args(arith(), all)).ok());
+  for (const int64_t t : {0, 13, 29}) {
+    MoeExpertsArgs args = layer.args(arith(), alone);
+    args.x = {layer.x.view().row(t), 1, p.d};
+    args.ids = args.ids.subspan(static_cast<size_t>(t * p.k), static_cast<size_t>(p.k));
+    args.weights = args.weights.subspan(static_cast<size_t>(t * p.k), static_cast<size_t>(p.k));
+    ASSERT_TRUE(run(context.exec, args).ok());
+    EXPECT_TRUE(same_bits(alone.view(), {all.view().row(t), 1, p.d, p.d}));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Rows, MoeExpertsRow, ::testing::ValuesIn(test::all_rows(panel_kernels())),
+                         test::RowName());
+
+TEST(MoeExperts, TheTwoProductsMayHaveDifferentFormats) {
+  Context context(detect_isa(), 2), truth(Isa::kReference);
+  Random random(76);
+  Problem p;
+  p.t = 17;
+  Layer layer(*context.device, WeightFormat::kMXFP4, p, random);
+  const Layer other(*context.device, WeightFormat::kBF16, p, random);
+  layer.down = other.down;
+  for (size_t e = 0; e < layer.down.size(); ++e) layer.down_ptrs[e] = &layer.down[e];
+  for (const Arith arith : {Arith::kF32Fma, Arith::kBf16Tile}) {
+    Matrix got(p.t, p.d), want(p.t, p.d);
+    ASSERT_TRUE(run(context.exec, layer.args(arith, got)).ok());
+    ASSERT_TRUE(run(truth.exec, layer.args(arith, want)).ok());
+    EXPECT_TRUE(same_bits(got.view(), want.view()));
+  }
+}
+
+TEST(MoeExperts, AddsThePairsOfEachExpert) {
+  Context context(detect_isa());
+  Random random(73);
+  Problem p;
+  p.t = 3;
+  Layer layer(*context.device, WeightFormat::kF32, p, random);
+  layer.ids = {0, 5, 5, 1, 9, 5};  // 9 is no expert: dropped
+  Matrix out(p.t, p.d);
+  std::vector<int64_t> counts = {10, 0, 0, 0, 0, 0};
+  MoeExpertsArgs args = layer.args(Arith::kF32Fma, out);
+  args.counts = counts;
+  ASSERT_TRUE(run(context.exec, args).ok());
+  EXPECT_EQ(counts, (std::vector<int64_t>{11, 1, 0, 0, 0, 3}));
+}
+
+TEST(MoeExperts, ATokenWithoutExpertsGivesZeros) {
+  Context context(detect_isa());
+  Random random(74);
+  Problem p;
+  p.t = 2;
+  Layer layer(*context.device, WeightFormat::kF32, p, random);
+  std::fill(layer.ids.begin(), layer.ids.end(), -1);
+  Matrix out(p.t, p.d), zeros(p.t, p.d);
+  out.fill(random);
+  ASSERT_TRUE(run(context.exec, layer.args(Arith::kF32Fma, out)).ok());
+  EXPECT_TRUE(same_bits(out.view(), zeros.view()));
+}
+
+TEST(MoeExperts, RefusesWrongShapes) {
+  Context context(Isa::kReference);
+  Random random(75);
+  Problem p;
+  Layer layer(*context.device, WeightFormat::kF32, p, random);
+  Matrix out(p.t, p.d), narrow(p.t, p.d - 1);
+  const MoeExpertsArgs good = layer.args(Arith::kF32Fma, out);
+  ASSERT_TRUE(run(context.exec, good).ok());
+  const auto refused = [&](const MoeExpertsArgs& args, std::string_view word) {
+    const Status s = run(context.exec, args);
+    EXPECT_NE(s.message().find(word), std::string::npos) << s.message();
+    return !s.ok();
+  };
+  EXPECT_TRUE(refused(layer.args(Arith::kF32Fma, narrow), "D: expected"));
+  MoeExpertsArgs bad = good;
+  bad.ids = bad.ids.subspan(1);
+  EXPECT_TRUE(refused(bad, "ids, weights: expected [T, K] = [5, 2]"));
+  bad = good, bad.experts.down = bad.experts.down.subspan(1);
+  EXPECT_TRUE(refused(bad, "gate_up, down"));
+  bad = good, bad.experts.width = 31;
+  EXPECT_TRUE(refused(bad, "gate_up"));
+  std::vector<int64_t> counts(2);
+  bad = good, bad.counts = counts;
+  EXPECT_TRUE(refused(bad, "counts: expected [E] = [6], got [2]"));
+  Scratch small(64);
+  EXPECT_NE(moe_experts(context.exec, good, small.workspace()).message().find("workspace"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,36 @@
+// The rows of kernels.inc and what they take.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "ops/moe_route/rule.h"
+
+namespace sluice {
+
+inline constexpr int64_t kMaxExperts = 4096;
+inline constexpr int64_t kMaxExpertsPerToken = 64;
+
+// Tokens [begin, end).
+struct MoeRouteTask {
+  const float* logits = nullptr;
+  int64_t stride = 0;
+  int64_t experts = 0, k = 0;
+  RouteRule rule;
+  const float* selection_bias = nullptr;
+  const float* per_expert_scale = nullptr;
+  int32_t* ids = nullptr;
+  float* weights = nullptr;
+  int64_t begin = 0, end = 0;
+};
+// Returns the number of rows that have a logit that is not finite.
+using MoeRouteKernel = int64_t(const MoeRouteTask& task);
+template <class Fn>
+struct Kernel;  // ops/kernel_table.h
+std::span<const Kernel<MoeRouteKernel>> moe_route_kernels();
+
+#define SLUICE_KERNEL(isa, name, in, weight, arith, flags) int64_t name(const MoeRouteTask& task);
+#include "ops/moe_route/kernels.inc"
+#undef SLUICE_KERNEL
+
+}  // namespace sluice

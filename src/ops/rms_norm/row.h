@@ -1,0 +1,25 @@
+// The definition of one normalised row, scalar: what every vector form repeats bit for bit.
+// rms_norm's reference and the reference of ops that end in a norm (moe_combine) include it.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "simd/scalar.h"
+
+namespace sluice::scalar {
+
+// r of a row whose squares sum to `sum`.
+inline float rms_factor(float sum, int64_t d, float eps) {
+  return 1.0f / std::sqrt(sum / static_cast<float>(d) + eps);
+}
+
+// out = norm(x); weight may be null; out may be x.
+inline void rms_norm_row(const float* x, const float* weight, float eps, int64_t d, float* out) {
+  Sum32 sum;
+  for (int64_t i = 0; i < d; ++i) sum.add_product(i, x[i], x[i]);
+  const float r = rms_factor(sum.total(), d, eps);
+  for (int64_t i = 0; i < d; ++i) out[i] = weight != nullptr ? (x[i] * r) * weight[i] : x[i] * r;
+}
+
+}  // namespace sluice::scalar

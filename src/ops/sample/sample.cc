@@ -1,0 +1,180 @@
+#include "ops/sample/sample.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "ops/kernel_table.h"
+#include "ops/parallel.h"
+#include "ops/sample/adjust.h"
+#include "ops/sample/choose.h"
+#include "ops/sample/kernels.h"
+#include "ops/sample/philox.h"
+#include "ops/topk/kernels.h"
+#include "ops/topk/select.h"
+
+namespace sluice {
+namespace {
+
+constexpr Kernel<const SampleKernel> kKernels[] = {
+#define SLUICE_KERNEL(isa, name, in, weight, arith, flags) \
+  {Isa::isa, #name, #in, #weight, #arith, flags, &name},
+#include "ops/sample/kernels.inc"
+#undef SLUICE_KERNEL
+};
+
+constexpr int64_t kMostVocabulary = int64_t{1} << 20;
+constexpr int32_t kMostLogprobs = 20;
+constexpr float kLogprobFloor = -9999.0f;
+
+// NaN is in no range.
+bool within(float v, float low, float high) {
+  return v >= low && v <= high;
+}
+
+Status check_ids(const char* what, std::span<const int32_t> ids, int64_t v) {
+  for (const int32_t id : ids)
+    if (id < 0 || id >= v)
+      return invalid_argument("sample: {}: expected V in [0, {}), got {}", what, v, id);
+  return ok_status();
+}
+
+Status check(const SampleArgs& a) {
+  const int64_t t = static_cast<int64_t>(a.rows.size()), v = a.logits.cols;
+  if (a.logits.rows != t)
+    return invalid_argument("sample: rows: expected T = {}, got {}", a.logits.rows, t);
+  if (v < 1 || v > kMostVocabulary)
+    return invalid_argument("sample: logits: V: expected 1 to {}, got {}", kMostVocabulary, v);
+  if (a.logits.stride < v || (t > 0 && a.logits.data == nullptr))
+    return invalid_argument("sample: logits: is missing, or its stride is below V = {}", v);
+  for (const SampleRow& row : a.rows) {
+    if (row.params == nullptr) return invalid_argument("sample: a row has no parameters");
+    SLUICE_RETURN_IF_ERROR(validate_sampling(*row.params, v));
+    if (!needs_adjustment(row)) continue;
+    SLUICE_RETURN_IF_ERROR(check_ids("prompt", row.prompt, v));
+    SLUICE_RETURN_IF_ERROR(check_ids("output", row.output, v));
+  }
+  return ok_status();
+}
+
+// Scratch of one worker: a row's adjusted logits and their marks.
+struct Scratch {
+  float* logits = nullptr;
+  int32_t* marks = nullptr;
+};
+
+float logprob_of(float logit, float max, float log_sum) {
+  const float lp = (logit - max) - log_sum;
+  return lp > kLogprobFloor ? lp : kLogprobFloor;  // NaN gives the floor
+}
+
+void fill_logprobs(const SampleKernel& kernel, TopkKernel* scan, const float* logits, int64_t v,
+                   SampleRow& row) {
+  const float max = kernel.max(logits, v);
+  const float log_sum =
+      static_cast<float>(std::log(static_cast<double>(kernel.exp_sum(logits, v, max))));
+  row.logprob = logprob_of(logits[row.token], max, log_sum);
+  const int64_t n = std::min<int64_t>(row.params->logprobs, v);
+  row.top.resize(static_cast<size_t>(n));
+  if (n == 0) return;
+  int32_t ids[kMostLogprobs];
+  select_topk(scan, logits, v, n, ids, nullptr);
+  for (int64_t i = 0; i < n; ++i)
+    row.top[static_cast<size_t>(i)] = {ids[i], logprob_of(logits[ids[i]], max, log_sum)};
+}
+
+void sample_row(const SampleKernel& kernel, TopkKernel* scan, const float* logits, int64_t v,
+                const Scratch& scratch, SampleRow& row) {
+  const SamplingParams& p = *row.params;
+  const float* adjusted = logits;
+  if (needs_adjustment(row)) {
+    adjust_logits(row, logits, v, scratch.marks, scratch.logits);
+    adjusted = scratch.logits;
+  }
+  ChoiceRule rule;
+  rule.temperature = p.temperature;
+  rule.top_k = std::max(0, p.top_k);
+  rule.top_p = p.top_p;
+  rule.min_p = p.min_p;
+  rule.random24 = philox_bits24(p.seed, static_cast<uint64_t>(row.position));
+  row.token = static_cast<int32_t>(choose(kernel, adjusted, v, rule, nullptr));
+  row.logprob = 0.0f;
+  row.top.clear();
+  if (p.logprobs >= 0) fill_logprobs(kernel, scan, logits, v, row);
+}
+
+}  // namespace
+
+std::span<const Kernel<const SampleKernel>> sample_kernels() {
+  return kKernels;
+}
+
+Status validate_sampling(const SamplingParams& p, int64_t vocabulary) {
+  const auto range = [](const char* name, float low, float high, float got) {
+    return invalid_argument("{}: expected {} to {}, got {}", name, low, high, got);
+  };
+  if (!within(p.temperature, 0, 100)) return range("temperature", 0, 100, p.temperature);
+  if (p.top_k < -1)
+    return invalid_argument("top_k: expected -1 or 0 (off) or more, got {}", p.top_k);
+  if (!within(p.top_p, 0, 1)) return range("top_p", 0, 1, p.top_p);
+  if (!within(p.min_p, 0, 1)) return range("min_p", 0, 1, p.min_p);
+  if (!(p.repetition_penalty > 0) || !(p.repetition_penalty <= 10))
+    return invalid_argument("repetition_penalty: expected above 0 and at most 10, got {}",
+                            p.repetition_penalty);
+  if (!within(p.presence_penalty, -2, 2))
+    return range("presence_penalty", -2, 2, p.presence_penalty);
+  if (!within(p.frequency_penalty, -2, 2))
+    return range("frequency_penalty", -2, 2, p.frequency_penalty);
+  if (p.logprobs < -1 || p.logprobs > kMostLogprobs)
+    return invalid_argument("logprobs: expected -1 (none) to {}, got {}", kMostLogprobs,
+                            p.logprobs);
+  for (const auto& [id, bias] : p.logit_bias) {
+    if (id < 0 || id >= vocabulary)
+      return invalid_argument("logit_bias: expected an id in [0, {}), got {}", vocabulary, id);
+    if (!within(bias, -100, 100)) return range("logit_bias", -100, 100, bias);
+  }
+  return ok_status();
+}
+
+size_t sample_workspace_bytes(int threads, int64_t max_vocabulary) {
+  return static_cast<size_t>(threads) * 2 *
+         WorkspaceCarver::padded(static_cast<size_t>(max_vocabulary) * sizeof(float));
+}
+
+Status sample(const ExecContext& context, const SampleArgs& args, Workspace workspace) {
+  SLUICE_RETURN_IF_ERROR(check(args));
+  const auto* kernel = select_kernel(sample_kernels(), context.isa, "f32", "none", "mass30");
+  const auto* scan = select_kernel(topk_kernels(), context.isa, "f32", "none", "exact");
+  const int64_t t = args.logits.rows, v = args.logits.cols;
+  const int workers = context.pool != nullptr ? context.pool->size() : 1;
+  std::vector<std::byte> own;
+  if (workspace.bytes < sample_workspace_bytes(workers, v) &&
+      std::any_of(args.rows.begin(), args.rows.end(), needs_adjustment)) {
+    own.resize(sample_workspace_bytes(workers, v) + 64);
+    const uintptr_t at = reinterpret_cast<uintptr_t>(own.data());
+    workspace = {own.data() + (64 - at % 64) % 64, sample_workspace_bytes(workers, v)};
+  }
+  WorkspaceCarver carver(workspace);
+  std::vector<Scratch> scratch(static_cast<size_t>(workers));
+  for (Scratch& s : scratch) {
+    s.logits = carver.take<float>(v);
+    s.marks = carver.take<int32_t>(v);
+  }
+  const auto one = [&](int64_t r, int worker) {
+    sample_row(*kernel->run, scan->run, args.logits.row(r), v, scratch[static_cast<size_t>(worker)],
+               args.rows[static_cast<size_t>(r)]);
+  };
+  if (context.pool != nullptr) {
+    context.pool->parallel_for(t, 1, one);
+  } else {
+    const ScopedFloatEnv env;
+    for (int64_t r = 0; r < t; ++r) one(r, 0);
+  }
+  return ok_status();
+}
+
+float philox_uniform(uint64_t seed, uint64_t position) {
+  return static_cast<float>(philox_bits24(seed, position)) * 0x1p-24f;
+}
+
+}  // namespace sluice

@@ -1,0 +1,10 @@
+#include "ops/topk/cpu.h"
+#include "simd/avx512.h"
+
+namespace sluice {
+
+int64_t topk_f32_avx512(const float* x, int64_t begin, int64_t end, TopkBuffer& buffer) {
+  return simd::topk_scan<simd::Avx512>(x, begin, end, buffer);
+}
+
+}  // namespace sluice
