@@ -1,0 +1,47 @@
+// The branches of a decoder layer: what happens between reading the residual stream and adding to
+// it.
+//
+// Each reads ForwardState's `normed` and leaves its result in `branch` (or where it says).
+// forward.cc strings them together; kernels choose themselves by ISA, format and arith.
+#pragma once
+
+#include "model/forward_state.h"
+#include "ops/moe_experts/moe_experts.h"
+
+namespace sluice {
+
+class Branches {
+ public:
+  Branches(const ExecContext& context, const Model& model, const Batch& batch,
+           ForwardState::Impl& state)
+      : c_(context), m_(model), b_(batch), s_(state), t_(static_cast<int64_t>(batch.ids.size())) {}
+
+  // normed -> branch
+  Status attend(const AttentionSpec& a, const AttentionWeights& w) const;
+  // normed -> branch
+  Status dense(const DenseSpec& d, const DenseWeights& w) const;
+  // x -> expert_ids, expert_weights
+  Status route(const MoeSpec& e, const MoeWeights& w, ConstMatrixF32 x, int layer,
+               const Tap* tap) const;
+  // normed and the routing, ready for moe_experts once the caller says what follows the sum.
+  MoeExpertsArgs experts(const MoeSpec& e, const MoeWeights& w, int layer) const;
+
+  // The T live rows of a buffer.
+  MatrixF32 rows(float* data, int64_t cols) const { return {data, t_, cols}; }
+  MatrixF32 stream(float* data) const { return rows(data, m_.spec.d); }
+  Status norm(ConstMatrixF32 x, const float* weight, MatrixF32 out) const;
+  Arith arith() const { return arith_of(m_.compute); }
+
+ private:
+  Status linear(ConstMatrixF32 x, const PackedMatrix& w, const F32Vector& bias, MatrixF32 out,
+                Arith arith) const;
+  Status project(const AttentionSpec& a, const AttentionWeights& w) const;
+
+  const ExecContext& c_;
+  const Model& m_;
+  const Batch& b_;
+  ForwardState::Impl& s_;
+  const int64_t t_;
+};
+
+}  // namespace sluice

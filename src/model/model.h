@@ -1,0 +1,83 @@
+// Model: a spec and its weights, packed for the kernels of one device.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "model/spec.h"
+#include "tensor/arith.h"
+#include "weights/packed.h"
+#include "weights/tensor_source.h"
+
+namespace sluice {
+
+using F32Vector = std::vector<float>;  // norms, biases, scales: always f32 on the host
+
+struct AttentionWeights {
+  PackedMatrix q, k, v, o;  // [H*C, D], [G*C, D], [G*C, D] (empty when k_is_v), [D, H*C]
+  F32Vector q_bias, k_bias, v_bias, o_bias;
+  F32Vector q_norm, k_norm;  // [C]
+  F32Vector sinks;           // [H]
+};
+struct DenseWeights {
+  PackedMatrix gate_up;  // kGluPanel16 [2I, D]
+  PackedMatrix down;     // [D, I]
+};
+struct MoeWeights {
+  PackedMatrix router;                      // f32 panels [E, D], whatever the compute mode
+  F32Vector router_bias;                    // [E]
+  F32Vector router_norm;                    // [D]: scale * D^-0.5, folded into a norm weight
+  F32Vector per_expert_scale;               // [E]
+  std::vector<PackedMatrix> gate_up, down;  // per expert: kGluPanel16 [2I, D], kPanel16 [D, I]
+  std::vector<F32Vector> gate_up_bias, down_bias;  // per expert; gate_up: gate first, then up
+  // Pointers in the form grouped ops take; filled by bind().
+  std::vector<const PackedMatrix*> gate_up_ptrs, down_ptrs;
+  std::vector<const float*> gate_up_bias_ptrs, down_bias_ptrs;
+  void bind();
+};
+struct LayerWeights {
+  // kPre: input, post_attention. kSandwich: all (the *_1, *_2 and pre_2 only with moe), names as
+  // published.
+  F32Vector input_norm, post_attention_norm, pre_feedforward_norm, post_feedforward_norm;
+  F32Vector post_feedforward_norm_1, pre_feedforward_norm_2, post_feedforward_norm_2;
+  AttentionWeights attention;
+  DenseWeights dense;
+  MoeWeights moe;
+  float layer_scalar = 1.0f;
+};
+
+struct Model {
+  ModelSpec spec;
+  GenerationDefaults generation;
+  Compute compute = Compute::kBf16;
+  PackedMatrix
+      embedding;      // [V, D] kRowMajor, or with a tied head kPanel16 (then head is a view of it)
+  PackedMatrix head;  // [V, D] kPanel16
+  F32Vector final_norm;
+  std::vector<LayerWeights> layers;
+  std::unique_ptr<TensorSource> source;  // kept while mapped tensors are in use
+  size_t weight_bytes = 0;               // bytes resident
+  double load_seconds = 0;
+};
+
+struct LoadOptions {
+  Compute compute = Compute::kBf16;
+  // Called with tensors done / total from the loading thread; returning false cancels the load.
+  std::function<bool(size_t done, size_t total)> progress;
+};
+// Loads a Hugging Face directory (config.json, generation_config.json, safetensors). Every tensor
+// that the spec needs must be there with the right shape and a dtype its role accepts; every other
+// tensor must be on the family's ignore list. All problems found are listed, the first in the
+// message.
+Result<std::unique_ptr<Model>> load_model(Runtime& runtime, const std::string& path,
+                                          const LoadOptions& options);
+
+// config.json (+ generation_config.json) of a directory -> spec, without touching tensors.
+Result<ModelSpec> read_spec(const std::string& model_dir);
+Result<GenerationDefaults> read_generation_defaults(const std::string& model_dir,
+                                                    const ModelSpec& spec);
+
+}  // namespace sluice
