@@ -1,0 +1,79 @@
+#include "engine/runner.h"
+
+#include <algorithm>
+
+namespace sluice {
+namespace {
+
+// The strongest bias that sampling accepts: no model's logits lie that far apart.
+constexpr float kBan = -100.0f;
+
+void ban(SamplingParams& params, std::span<const int32_t> ids) {
+  for (const int32_t id : ids) {
+    std::erase_if(params.logit_bias, [id](const auto& b) { return b.first == id; });
+    params.logit_bias.emplace_back(id, kBan);
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Runner>> Runner::create(Runtime& runtime, const Model& model,
+                                               const KvBlocks& kv, const BatchCapacity& capacity,
+                                               Isa isa) {
+  if (isa > runtime.isa())
+    return unimplemented("engine: {} kernels asked for, this machine offers up to {}",
+                         isa_name(isa), isa_name(runtime.isa()));
+  auto runner = std::make_unique<Runner>();
+  runner->context_ = runtime.context();
+  runner->context_.isa = isa;
+  runner->model_ = &model;
+  runner->eos_ids_ = model.spec.eos_ids;
+  for (const int32_t id : model.generation.eos_ids)
+    if (std::find(runner->eos_ids_.begin(), runner->eos_ids_.end(), id) == runner->eos_ids_.end())
+      runner->eos_ids_.push_back(id);
+  // A configuration may name ids beyond its own vocabulary; they can never be drawn.
+  std::erase_if(runner->eos_ids_,
+                [&](int32_t id) { return id < 0 || id >= model.spec.vocabulary; });
+  SLUICE_ASSIGN_OR_RETURN(runner->batch_, BatchBuilder::create(runtime.device(), kv, capacity));
+  SLUICE_ASSIGN_OR_RETURN(
+      runner->state_, ForwardState::create(runtime, model, capacity.tokens, capacity.logit_rows));
+  SLUICE_ASSIGN_OR_RETURN(
+      runner->sampling_,
+      runtime.device().allocate(
+          sample_workspace_bytes(runtime.pool().size(), model.spec.vocabulary), "sampling"));
+  return runner;
+}
+
+Status Runner::run(std::span<const Chunk> plan, const Tap* tap) {
+  rows_.clear();
+  const Batch& batch = batch_->build(plan);
+  SLUICE_RETURN_IF_ERROR(forward(context_, *model_, batch, *state_, tap));
+  // A mapped embedding whose file was truncated meanwhile reads as zeros.
+  if (model_->source != nullptr) SLUICE_RETURN_IF_ERROR(model_->source->health());
+  return draw();
+}
+
+Status Runner::draw() {
+  const std::span<Sequence* const> drawing = batch_->drawing();
+  if (drawing.empty()) return ok_status();
+  rows_.resize(drawing.size());
+  banned_.clear();
+  banned_.reserve(drawing.size());
+  for (size_t i = 0; i < drawing.size(); ++i) {
+    const Sequence& s = *drawing[i];
+    const SamplingParams* params = &s.request.sampling;
+    if (s.generated() < s.request.min_new_tokens) {
+      banned_.push_back(*params);
+      if (!s.request.ignore_eos) ban(banned_.back(), eos_ids_);
+      ban(banned_.back(), s.request.stop_ids);
+      params = &banned_.back();
+    }
+    rows_[i] = {
+        .params = params, .position = s.length(), .prompt = s.prompt(), .output = s.output()};
+  }
+  ConstMatrixF32 logits = state_->logits();
+  logits.rows = static_cast<int64_t>(rows_.size());
+  return sample(context_, {.logits = logits, .rows = rows_}, {sampling_.data(), sampling_.bytes()});
+}
+
+}  // namespace sluice
