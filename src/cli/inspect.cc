@@ -1,0 +1,261 @@
+#include "cli/inspect.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/topology.h"
+#include "cli/inspect_print.h"
+#include "cli/load.h"
+#include "engine/engine.h"
+#include "model/config.h"
+#include "model/footprint.h"
+#include "model/forward.h"
+
+namespace sluice {
+namespace {
+
+using nlohmann::ordered_json;
+
+// Everything that could be read, however much is broken.
+struct Findings {
+  std::vector<std::string> problems, warnings;
+  std::unique_ptr<ModelConfig> config;
+  std::unique_ptr<TensorSource> source;
+  TensorTable table;
+  Resolution resolution;
+  Compute compute = Compute::kBf16;
+};
+
+void note(const Status& status, std::vector<std::string>* problems) {
+  if (!status.ok()) problems->push_back(status.message());
+}
+
+Findings read_all(const std::string& model, Compute compute) {
+  Findings f;
+  f.compute = compute;
+  Result<ModelConfig> config = read_model_config(model);
+  note(config.status(), &f.problems);
+  Result<std::unique_ptr<TensorSource>> source = open_tensor_source(model);
+  note(source.status(), &f.problems);
+  if (source.ok()) {
+    f.source = std::move(source).value();
+    f.warnings = f.source->warnings();
+  }
+  if (!config.ok()) return f;
+  f.config = std::make_unique<ModelConfig>(std::move(config).value());
+  note(read_generation_defaults(model, f.config->spec).status(), &f.problems);
+  f.config->family->declare(f.config->spec, f.table);
+  if (f.source == nullptr) return f;
+  f.resolution = resolve(f.table, *f.source, f.config->quantization);
+  f.problems.insert(f.problems.end(), f.resolution.problems.begin(), f.resolution.problems.end());
+  return f;
+}
+
+// "0-4, 6-10" of ascending layers.
+std::string ranges(const std::vector<int>& layers) {
+  std::string text;
+  for (size_t i = 0; i < layers.size();) {
+    size_t j = i;
+    while (j + 1 < layers.size() && layers[j + 1] == layers[j] + 1) ++j;
+    if (!text.empty()) text += ", ";
+    text += i == j ? fmt::format("{}", layers[i]) : fmt::format("{}-{}", layers[i], layers[j]);
+    i = j + 1;
+  }
+  return text;
+}
+
+ordered_json attention_json(const AttentionSpec& a) {
+  ordered_json j = {{"heads", a.heads},   {"kv_heads", a.kv_heads}, {"head_size", a.head_size},
+                    {"window", a.window}, {"scale", a.scale},       {"qk_norm", a.qk_norm},
+                    {"v_norm", a.v_norm}, {"k_is_v", a.k_is_v},     {"qkv_bias", a.qkv_bias},
+                    {"o_bias", a.o_bias}, {"sinks", a.sinks}};
+  return j;
+}
+
+std::string_view score_name(RouteScore score) {
+  switch (score) {
+    case RouteScore::kSoftmaxAll:
+      return "softmax over all, then top K";
+    case RouteScore::kSoftmaxSelected:
+      return "top K, then softmax over them";
+    case RouteScore::kSigmoid:
+      return "sigmoid";
+  }
+  return "";
+}
+
+ordered_json layer_json(const LayerSpec& l) {
+  ordered_json j = {{"norms", l.norms == NormPlacement::kPre ? "pre" : "sandwich"},
+                    {"attention", attention_json(l.attention)}};
+  if (l.dense)
+    j["dense"] = {{"width", l.dense->width},
+                  {"activation", activation_name(l.dense->activation.kind)}};
+  if (l.moe)
+    j["moe"] = {{"experts", l.moe->experts},
+                {"k", l.moe->k},
+                {"width", l.moe->width},
+                {"activation", activation_name(l.moe->activation.kind)},
+                {"score", score_name(l.moe->rule.score)},
+                {"renormalise", l.moe->rule.renormalise},
+                {"router_norm", l.moe->router_norm},
+                {"per_expert_scale", l.moe->per_expert_scale},
+                {"bias", l.moe->expert_bias}};
+  return j;
+}
+
+ordered_json spec_json(const ModelSpec& s) {
+  ordered_json j = {{"model_type", s.model_type},
+                    {"D", s.d},
+                    {"V", s.vocabulary},
+                    {"L", s.layers.size()},
+                    {"context", s.context},
+                    {"eps", s.eps},
+                    {"tied_head", s.tied_head},
+                    {"embed_scale", s.embed_scale},
+                    {"final_softcap", s.final_softcap}};
+  // Equal layers once, with the list of their numbers.
+  struct Kind {
+    ordered_json layer;
+    std::vector<int> numbers;
+  };
+  std::vector<Kind> kinds;
+  for (size_t l = 0; l < s.layers.size(); ++l) {
+    const ordered_json kind = layer_json(s.layers[l]);
+    auto it =
+        std::find_if(kinds.begin(), kinds.end(), [&](const Kind& k) { return k.layer == kind; });
+    if (it == kinds.end()) it = kinds.insert(kinds.end(), Kind{kind, {}});
+    it->numbers.push_back(static_cast<int>(l));
+  }
+  j["layers"] = ordered_json::array();
+  for (const Kind& kind : kinds) {
+    ordered_json entry = {{"layers", ranges(kind.numbers)}};
+    entry.update(kind.layer);
+    j["layers"].push_back(std::move(entry));
+  }
+  return j;
+}
+
+// "layers.7.x" -> "layers.N.x".
+std::string without_layer(const TensorRule& rule, const std::string& name) {
+  const std::string layer = fmt::format("layers.{}.", rule.layer);
+  const size_t at = name.find(layer);
+  if (rule.layer < 0 || at == std::string::npos) return name;
+  return name.substr(0, at) + "layers.N." + name.substr(at + layer.size());
+}
+
+// One row per kind of stored tensor, equal ones of several layers together.
+ordered_json tensors_json(const Findings& f) {
+  struct Row {
+    ordered_json key;
+    std::vector<int> layers;
+    size_t bytes = 0, count = 0;
+  };
+  std::vector<Row> rows;
+  for (const ResolvedRule& r : f.resolution.rules) {
+    for (size_t i = 0; i < r.way->size(); ++i) {
+      const StoredTensor& stored = (*r.way)[i];
+      const std::string name(stored.names.front().substr(stored.names.front().front() == '/'));
+      ordered_json key = {
+          {"name", without_layer(*r.rule, name)},
+          {"role", tensor_role_name(r.rule->role)},
+          {"letters", r.rule->letters},
+          {"shape", r.tensors[i][0].view->shape},
+          {"dtype", dtype_name(r.tensors[i][0].view->dtype)},
+          {"packed",
+           r.rule->k == 0 ? "f32" : weight_format_name(packed_format(*r.rule, &r, f.compute))},
+          {"shard", std::string(1, r.rule->shard)}};
+      auto it = std::find_if(rows.begin(), rows.end(), [&](const Row& x) { return x.key == key; });
+      if (it == rows.end()) it = rows.insert(rows.end(), Row{.key = std::move(key)});
+      if (r.rule->layer >= 0) it->layers.push_back(r.rule->layer);
+      for (const ResolvedTensor& t : r.tensors[i]) it->bytes += t.view->bytes;
+      it->count += r.tensors[i].size();
+    }
+  }
+  ordered_json out = ordered_json::array();
+  for (Row& row : rows) {
+    ordered_json& key = row.key;
+    key["layers"] = ranges(row.layers);
+    key["tensors"] = row.count;
+    key["stored_bytes"] = row.bytes;
+    out.push_back(std::move(key));
+  }
+  return out;
+}
+
+void add_costs(const InspectOptions& o, Findings& f, ordered_json& report) {
+  const ModelSpec& spec = f.config->spec;
+  // With missing tensors the published storage stands in for them.
+  const bool whole = f.source != nullptr && f.resolution.problems.empty();
+  const ModelFootprint cost = footprint(spec, f.table, whole ? &f.resolution : nullptr, f.compute);
+  ordered_json roles;
+  for (int r = 0; r < kTensorRoles; ++r) {
+    const RoleFootprint& role = cost.roles[static_cast<size_t>(r)];
+    if (role.parameters == 0) continue;
+    roles[std::string(tensor_role_name(static_cast<TensorRole>(r)))] = {
+        {"parameters", role.parameters},
+        {"bytes", role.packed_bytes},
+        {"mapped_bytes", role.mapped_bytes}};
+  }
+  report["roles"] = std::move(roles);
+  report["parameters"] = cost.parameters;
+  report["active_parameters"] = cost.active_parameters;
+  report["kv"] = ordered_json::array();
+  size_t kv_bytes = 0;
+  for (size_t g = 0; g < spec.kv_groups.size(); ++g) {
+    const KvGroupSpec& group = spec.kv_groups[g];
+    const int64_t held = kv_blocks_needed(group, o.tokens, o.tokens) * kKvBlock;
+    kv_bytes += cost.kv_bytes_per_token[g] * static_cast<size_t>(held);
+    report["kv"].push_back({{"layers", ranges(group.layers)},
+                            {"kv_heads", group.kv_heads},
+                            {"head_size", group.head_size},
+                            {"window", group.window},
+                            {"bytes_per_token", cost.kv_bytes_per_token[g]}});
+  }
+  const int workers = o.threads > 0 ? o.threads : available_cores();
+  const EngineOptions engine;
+  const int64_t rows = std::min(engine.max_batch_tokens, o.tokens);
+  const size_t state = forward_state_bytes(spec, workers, rows, std::min<int64_t>(rows, 16));
+  report["memory"] = {{"tokens", o.tokens},
+                      {"weights_bytes", cost.weight_bytes},
+                      {"mapped_bytes", cost.mapped_bytes},
+                      {"kv_bytes", kv_bytes},
+                      {"state_bytes", state},
+                      {"peak_bytes", cost.weight_bytes + kv_bytes + state},
+                      {"machine_bytes", memory_limit_bytes()}};
+  if (cost.weight_bytes + kv_bytes + state > memory_limit_bytes())
+    f.problems.push_back(fmt::format("{}: the weights need {} bytes of memory, the machine has {}",
+                                     o.model, cost.weight_bytes, memory_limit_bytes()));
+}
+
+}  // namespace
+
+Status run_inspect(const InspectOptions& o, Console& console) {
+  if (o.tokens < 1 || o.tokens > (1 << 30))
+    return invalid_argument("tokens: expected 1 to 2^30, got {}", o.tokens);
+  SLUICE_ASSIGN_OR_RETURN(const Compute compute, compute_from_name(o.compute));
+  Findings f = read_all(o.model, compute);
+  ordered_json report = {{"model", o.model}, {"compute", o.compute}};
+  if (f.config != nullptr) report["spec"] = spec_json(f.config->spec);
+  if (f.source != nullptr) {
+    size_t bytes = 0;
+    for (const TensorView& t : f.source->tensors()) bytes += t.bytes;
+    report["files"] = {{"tensors", f.source->tensors().size()},
+                       {"bytes", bytes},
+                       {"ignored_tensors", f.resolution.ignored.size()}};
+  }
+  report["tensors"] = tensors_json(f);
+  if (f.config != nullptr) add_costs(o, f, report);
+  report["warnings"] = f.warnings;
+  report["problems"] = f.problems;
+  report["loads"] = f.problems.empty();
+  if (o.json)
+    console.out << report.dump(-1, ' ', false, ordered_json::error_handler_t::replace) << "\n";
+  else
+    print_inspection(report, console);
+  if (f.problems.empty()) return ok_status();
+  return invalid_argument("{}", f.problems.front());
+}
+
+}  // namespace sluice
