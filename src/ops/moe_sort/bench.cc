@@ -2,6 +2,7 @@
 #include "ops/moe_sort/moe_sort.h"
 
 #include "ops/bench_data.h"
+#include "ops/kernel_table.h"
 #include "ops/moe_sort/kernels.h"
 
 namespace sluice {

@@ -1,81 +1,146 @@
 // A stable counting sort: count, prefix sums, place. Integers only, T * K of them; scalar code on
 // one thread is the fastest form at every size that a step has, so this is the only row.
+#include <cmath>
+
 #include "ops/moe_sort/kernels.h"
+#include "ops/moe_sort/moe_sort.h"
+#include "ops/moe_sort/pairs.h"
 
 namespace sluice {
 namespace {
 
-constexpr int64_t kMaxExperts = 4096;
+// The task, its map (the mask's, when it has one) and the pairs that count.
+struct Sort {
+  const MoeSortTask& task;
+  const int32_t* map = nullptr;
+  int32_t* shift = nullptr;  // place in sorted_pairs less slot, per expert
+  int64_t live = 0;          // tokens
+  int64_t dropped = 0, padded = 0;
+};
 
-// Local expert of a pair, or -1 when it is dropped; `outside` tells an id that no expert has.
-int32_t local_expert(const MoeSortArgs& args, int32_t id, bool* outside) {
-  const auto mapped = static_cast<int64_t>(args.expert_map.size());
-  *outside = id < 0 || id >= (mapped > 0 ? mapped : args.experts);
-  if (*outside) return -1;
-  return mapped > 0 ? args.expert_map[static_cast<size_t>(id)] : id;
-}
-
-// starts[e] = number of pairs of experts below e; returns how many ids lay outside.
-int64_t count_pairs(const MoeSortArgs& args) {
-  int64_t outside_count = 0;
-  for (int32_t& s : args.starts) s = 0;
-  for (const int32_t id : args.ids) {
-    bool outside = false;
-    const int32_t e = local_expert(args, id, &outside);
-    outside_count += outside ? 1 : 0;
-    if (e >= 0) ++args.starts[static_cast<size_t>(e) + 1];
+// starts[e] = number of pairs of experts below e.
+void count_pairs(Sort& s) {
+  const MoeSortTask& task = s.task;
+  for (int64_t e = 0; e <= task.experts; ++e) task.starts[e] = 0;
+  const int64_t pairs = s.live * task.k;
+  for (int64_t f = 0; f < pairs; ++f) {
+    const int32_t e = local_expert(s.map, task.global, task.ids[f]);
+    s.dropped += e == kNoExpert ? 1 : 0;
+    if (e >= 0) ++task.starts[e + 1];
+    if (task.local_ids != nullptr) task.local_ids[f] = e < 0 ? -1 : e;
   }
-  for (size_t e = 1; e < args.starts.size(); ++e) args.starts[e] += args.starts[e - 1];
-  return outside_count;
+  for (int64_t e = 1; e <= task.experts; ++e) task.starts[e] += task.starts[e - 1];
 }
 
-// Fills source and inverse in one ascending walk over the pairs: that is what makes it stable.
-void place_pairs(const MoeSortArgs& args) {
-  for (size_t f = 0; f < args.ids.size(); ++f) {
-    bool outside = false;
-    const int32_t e = local_expert(args, args.ids[f], &outside);
-    args.inverse[f] = -1;
-    if (e < 0) continue;
-    const int32_t slot = args.starts[static_cast<size_t>(e)]++;
-    args.source[static_cast<size_t>(slot)] = static_cast<int32_t>(f / static_cast<size_t>(args.k));
-    args.inverse[f] = slot;
-  }
-  // Each start has become its expert's end, which is the next expert's start.
-  for (size_t e = args.starts.size() - 1; e > 0; --e) args.starts[e] = args.starts[e - 1];
-  args.starts[0] = 0;
-}
-
-void write_blocks(const MoeSortArgs& args) {
-  const auto pairs = static_cast<int32_t>(args.ids.size());
-  const int64_t block = args.block_size;
-  int32_t shift[kMaxExperts];  // place in sorted_pairs less slot, per expert
+void lay_blocks(Sort& s) {
   int64_t at = 0;
-  for (int64_t e = 0; e < args.experts; ++e) {
-    const int64_t live = args.starts[e + 1] - args.starts[e];
-    const int64_t padded = (live + block - 1) / block * block;
-    shift[e] = static_cast<int32_t>(at) - args.starts[e];
-    for (int64_t i = 0; i < padded; i += block)
-      args.block_experts[(at + i) / block] = static_cast<int32_t>(e);
-    for (int64_t i = live; i < padded; ++i) args.sorted_pairs[at + i] = pairs;
-    at += padded;
+  for (int64_t e = 0; e < s.task.experts; ++e) {
+    s.shift[e] = static_cast<int32_t>(at) - s.task.starts[e];
+    at += padded_to(s.task.starts[e + 1] - s.task.starts[e], s.task.block_size);
   }
-  for (size_t f = 0; f < args.ids.size(); ++f) {
-    bool outside = false;
-    const int32_t e = local_expert(args, args.ids[f], &outside);
-    if (e < 0 || e >= args.experts) continue;
-    const int64_t place = int64_t{args.inverse[f]} + shift[e];
-    args.sorted_pairs[static_cast<size_t>(place)] = static_cast<int32_t>(f);
+  s.padded = at;
+}
+
+// One ascending walk over the pairs fills every view: that is what makes all of them stable.
+void place_pairs(const Sort& s) {
+  const MoeSortTask& task = s.task;
+  const bool packed = task.form == PairForm::kPacked, blocks = task.block_size > 0;
+  int64_t f = 0;
+  for (int64_t t = 0; t < s.live; ++t)
+    for (int64_t k = 0; k < task.k; ++k, ++f) {
+      const int32_t e = local_expert(s.map, task.global, task.ids[f]);
+      if (task.inverse != nullptr) task.inverse[f] = -1;
+      if (e < 0) continue;
+      const int32_t slot = task.starts[e]++;
+      if (task.source != nullptr) task.source[slot] = static_cast<int32_t>(t);
+      if (task.order != nullptr) task.order[slot] = static_cast<int32_t>(f);
+      if (task.inverse != nullptr) task.inverse[f] = slot;
+      if (!blocks) continue;
+      const int64_t place = int64_t{slot} + s.shift[e];
+      task.sorted_pairs[place] = packed ? packed_pair(t, k) : static_cast<int32_t>(f);
+      if (task.sorted_weights != nullptr) task.sorted_weights[place] = task.weights[f];
+    }
+  // Each start has become its expert's end, which is the next expert's start.
+  for (int64_t e = task.experts; e > 0; --e) task.starts[e] = task.starts[e - 1];
+  task.starts[0] = 0;
+  for (; f < task.tokens * task.k; ++f) {  // tokens that take no part
+    if (task.inverse != nullptr) task.inverse[f] = -1;
+    if (task.local_ids != nullptr) task.local_ids[f] = -1;
   }
-  if (args.padded_rows != nullptr) *args.padded_rows = static_cast<int32_t>(at);
+}
+
+void pad_blocks(const Sort& s) {
+  const MoeSortTask& task = s.task;
+  const int32_t padding = task.form == PairForm::kPacked
+                              ? packed_pair(s.live, task.k)
+                              : static_cast<int32_t>(task.tokens * task.k);
+  for (int64_t e = 0; e < task.experts; ++e) {
+    const int64_t begin = int64_t{task.starts[e]} + s.shift[e];
+    const int64_t count = task.starts[e + 1] - task.starts[e];
+    const int64_t padded = padded_to(count, task.block_size);
+    for (int64_t i = begin; i < begin + padded; i += task.block_size)
+      task.block_experts[i / task.block_size] = static_cast<int32_t>(e);
+    for (int64_t i = begin + count; i < begin + padded; ++i) {
+      task.sorted_pairs[i] = padding;
+      if (task.sorted_weights != nullptr) task.sorted_weights[i] = 0.0f;
+    }
+  }
+  if (task.padded_rows != nullptr) *task.padded_rows = static_cast<int32_t>(s.padded);
+}
+
+void describe_experts(const Sort& s) {
+  const MoeSortTask& task = s.task;
+  SortStats stats;
+  stats.dropped = s.dropped;
+  stats.live_pairs = task.starts[task.experts];
+  for (int64_t e = 0; e < task.experts; ++e) {
+    const int32_t count = task.starts[e + 1] - task.starts[e];
+    if (task.counts != nullptr) task.counts[e] = count;
+    stats.used_experts += count > 0 ? 1 : 0;
+    if (count > stats.largest_group) stats.largest_group = count;
+  }
+  if (task.stats != nullptr) *task.stats = stats;
+  if (task.live_count != nullptr) *task.live_count = static_cast<int32_t>(s.live);
+  if (task.expert_ids == nullptr) return;
+  for (int64_t e = 0; e < task.experts; ++e) task.expert_ids[e] = -1;
+  for (int64_t id = task.global - 1; id >= 0; --id) {
+    const int32_t e = local_expert(s.map, task.global, static_cast<int32_t>(id));
+    if (e >= 0) task.expert_ids[e] = static_cast<int32_t>(id);
+  }
+}
+
+// Nobody may read behind the entries in use: a debug build makes it show.
+void fill_tails(const Sort& s) {
+  const MoeSortTask& task = s.task;
+  for (int64_t i = task.starts[task.experts]; i < task.tokens * task.k; ++i) {
+    if (task.source != nullptr) task.source[i] = kSortPoison;
+    if (task.order != nullptr) task.order[i] = kSortPoison;
+  }
+  if (task.block_size == 0) return;
+  for (int64_t i = s.padded; i < task.sorted_room; ++i) task.sorted_pairs[i] = kSortPoison;
+  for (int64_t i = s.padded; i < task.weights_room; ++i) task.sorted_weights[i] = NAN;
+  for (int64_t i = s.padded / task.block_size; i < task.blocks_room; ++i)
+    task.block_experts[i] = kSortPoison;
 }
 
 }  // namespace
 
-void moe_sort_i32_reference(const MoeSortArgs& args) {
-  const int64_t outside = count_pairs(args);
-  place_pairs(args);
-  if (args.dropped != nullptr) *args.dropped = outside;
-  if (args.block_size > 0) write_blocks(args);
+bool moe_sort_i32_reference(const MoeSortTask& task) {
+  int32_t from_mask[kSortMostExperts], shift[kSortMostExperts];
+  Sort s{.task = task, .map = task.map, .shift = shift};
+  s.live = live_rows(task.live_tokens, task.tokens);
+  if (task.mask != nullptr) {
+    map_of_mask(task.mask, task.global, from_mask);
+    s.map = from_mask;
+  }
+  count_pairs(s);
+  if (task.block_size > 0) lay_blocks(s);
+  if (s.padded > task.sorted_room) return false;
+  place_pairs(s);
+  if (task.block_size > 0) pad_blocks(s);
+  describe_experts(s);
+  if (task.fill_tails) fill_tails(s);
+  return true;
 }
 
 }  // namespace sluice
