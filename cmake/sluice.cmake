@@ -2,15 +2,18 @@
 #
 # A room is a folder of src/ that becomes one static library sluice_<room>. Inside it, by file name:
 #   *_avx2.cc, *_avx512.cc   compiled for that ISA (dropped when SLUICE_X86=OFF)
+#   *.cu                     compiled by nvcc (dropped when the build has no CUDA)
 #   test.cc, *_test.cc       one GoogleTest program per file
 #   bench.cc, *_bench.cc     one Google Benchmark program per file
 #   fuzz.cc, *_fuzz.cc       one libFuzzer program per file
 # so that adding a file never needs an edit here.
 
 # Explicit FMAs are part of every arith's definition: the compiler may not make or break any.
-add_compile_options(-Wall -Wextra -Werror -Wshadow -Wno-unused-parameter
-                    -Wno-missing-field-initializers -ffp-contract=off
-                    -fvisibility=hidden -fno-math-errno)
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-Wshadow;-Wno-unused-parameter;-Wno-missing-field-initializers;-ffp-contract=off;-fvisibility=hidden;-fno-math-errno>")
+if(SLUICE_CUDA_ON)
+  list(JOIN SLUICE_CUDA_HOST_FLAGS "," host_flags)
+  add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:${SLUICE_CUDA_FLAGS};-Xcompiler=${host_flags}>")
+endif()
 if(SLUICE_SANITIZE STREQUAL "address")
   add_compile_options(-fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all -O1 -g)
   add_link_options(-fsanitize=address,undefined)
@@ -63,13 +66,17 @@ function(sluice_room name)
       set_property(GLOBAL APPEND PROPERTY SLUICE_FUZZ_FILES "${f}|${name}")
     elseif(f MATCHES "_(avx2|avx512)\\.cc$" AND NOT SLUICE_X86)
       continue()
-    elseif(f MATCHES "/main\\.cc$")
+    elseif(f MATCHES "/(main|managed_new)\\.cc$")
       continue()
     else()
       sluice_isa_flags(${f})
       list(APPEND sources ${f})
     endif()
   endforeach()
+  if(SLUICE_CUDA_ON)
+    file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${R_DIR}/*.cu)
+    list(APPEND sources ${cuda_sources})
+  endif()
   if(sources)
     add_library(sluice_${name} STATIC ${sources})
     target_include_directories(sluice_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
@@ -119,6 +126,9 @@ function(sluice_declare_tests)
     add_dependencies(tests ${program})
     target_link_libraries(${program} PRIVATE sluice_${room} GTest::gtest_main)
     target_compile_definitions(${program} PRIVATE SLUICE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+    if(SLUICE_CUDA_ON AND room MATCHES "^op_" AND NOT file MATCHES "allocation_test")
+      target_sources(${program} PRIVATE ${PROJECT_SOURCE_DIR}/src/device/cuda/managed_new.cc)
+    endif()
     if(room STREQUAL "cli")
       # Suites that cross rooms may run the program itself.
       target_compile_definitions(${program} PRIVATE SLUICE_BINARY="$<TARGET_FILE:sluice>")

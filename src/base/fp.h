@@ -7,12 +7,14 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/host_device.h"
+
 namespace sluice {
 
-inline float bits_to_f32(uint32_t b) {
+SLUICE_HD inline float bits_to_f32(uint32_t b) {
   return std::bit_cast<float>(b);
 }
-inline uint32_t f32_to_bits(float f) {
+SLUICE_HD inline uint32_t f32_to_bits(float f) {
   return std::bit_cast<uint32_t>(f);
 }
 
@@ -20,16 +22,16 @@ inline uint32_t f32_to_bits(float f) {
 struct bf16 {
   uint16_t bits = 0;
   bf16() = default;
-  explicit bf16(float f) : bits(round(f)) {}
-  static bf16 from_bits(uint16_t b) {
+  SLUICE_HD explicit bf16(float f) : bits(round(f)) {}
+  SLUICE_HD static bf16 from_bits(uint16_t b) {
     bf16 r;
     r.bits = b;
     return r;
   }
-  explicit operator float() const { return bits_to_f32(uint32_t{bits} << 16); }
+  SLUICE_HD explicit operator float() const { return bits_to_f32(uint32_t{bits} << 16); }
 
  private:
-  static uint16_t round(float f) {
+  SLUICE_HD static uint16_t round(float f) {
     const uint32_t b = f32_to_bits(f);
     if ((b & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((b >> 16) | 0x40u);  // quiet
     return static_cast<uint16_t>((b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
@@ -37,12 +39,12 @@ struct bf16 {
 };
 static_assert(sizeof(bf16) == 2);
 
-inline float round_to_bf16(float f) {
+SLUICE_HD inline float round_to_bf16(float f) {
   return static_cast<float>(bf16(f));
 }
 
 // IEEE half precision, bit pattern only.
-inline float f16_to_f32(uint16_t h) {
+SLUICE_HD inline float f16_to_f32(uint16_t h) {
   const uint32_t sign = uint32_t{h & 0x8000u} << 16;
   const uint32_t magnitude = h & 0x7fffu;
   if (magnitude >= 0x7c00u) return bits_to_f32(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
@@ -53,7 +55,7 @@ inline float f16_to_f32(uint16_t h) {
 }
 
 // fp8 E4M3 "FN": bias 7, largest 448, 0x7f and 0xff are NaN, no infinity.
-inline float e4m3_to_f32(uint8_t v) {
+SLUICE_HD inline float e4m3_to_f32(uint8_t v) {
   const uint32_t sign = uint32_t{v & 0x80u} << 24;
   const uint32_t exponent = (v >> 3) & 15u, mantissa = v & 7u;
   if (exponent == 15 && mantissa == 7) return bits_to_f32(sign | 0x7fc00000u);
@@ -62,12 +64,12 @@ inline float e4m3_to_f32(uint8_t v) {
 }
 
 // fp8 E5M2: an IEEE half without its low byte.
-inline float e5m2_to_f32(uint8_t v) {
+SLUICE_HD inline float e5m2_to_f32(uint8_t v) {
   return f16_to_f32(static_cast<uint16_t>(v << 8));
 }
 
 // fp4 E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives. Only the low nibble counts.
-inline float e2m1_to_f32(uint8_t code) {
+SLUICE_HD inline float e2m1_to_f32(uint8_t code) {
   constexpr float kValue[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
   const float v = kValue[code & 7u];
   return (code & 8u) != 0 ? -v : v;
@@ -75,7 +77,7 @@ inline float e2m1_to_f32(uint8_t code) {
 
 // E8M0 block scale: 2^(e-127). 0 gives the subnormal 2^-127. 255 is NaN in the MX standard; the
 // loader refuses it, so that here it only has to be harmless.
-inline float e8m0_to_f32(uint8_t e) {
+SLUICE_HD inline float e8m0_to_f32(uint8_t e) {
   if (e == 0) return 0x1p-127f;
   if (e == 255) return bits_to_f32(0x7fc00000u);
   return bits_to_f32(uint32_t{e} << 23);

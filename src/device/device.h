@@ -43,6 +43,33 @@ class Buffer {
   size_t bytes_ = 0;
 };
 
+// Recorded work of a stream, replayed as one launch.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+  virtual Status launch(class Stream& stream) = 0;
+};
+
+// An ordered queue of work on a device. CPU streams run each op to its end before it returns; a
+// device's first failure is kept, with the op's name, and returned by synchronize().
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual Status synchronize() = 0;
+  // Between the two, work is recorded and not done.
+  virtual Status begin_capture() = 0;
+  virtual Result<std::unique_ptr<Graph>> end_capture() = 0;
+};
+
+// A point in a stream's work.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual Status record(Stream& stream) = 0;
+  virtual Status wait() = 0;
+  virtual Result<double> milliseconds_since(const Event& start) = 0;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -54,13 +81,17 @@ class Device {
   // Bytes now allocated here, and the most there ever were.
   virtual size_t allocated_bytes() const = 0;
   virtual size_t peak_bytes() const = 0;
-};
-
-// An ordered queue of work on a device. CPU streams run each op to its end before it returns.
-class Stream {
- public:
-  virtual ~Stream() = default;
-  virtual Status synchronize() = 0;
+  // What the device has in all.
+  virtual size_t memory_bytes() const = 0;
+  // Copies between host memory and the device's, in the order of `stream` (null: done on return).
+  // Host memory of a queued copy must outlive it, and is copied aside unless it is staging memory.
+  virtual Status upload(std::byte* to, const void* from, size_t bytes, Stream* stream) = 0;
+  virtual Status download(void* to, const std::byte* from, size_t bytes, Stream* stream) = 0;
+  virtual Result<std::unique_ptr<Stream>> make_stream() = 0;
+  virtual Result<std::unique_ptr<Event>> make_event() = 0;
+  // Host memory that the device copies from and to without a detour.
+  virtual Result<std::shared_ptr<std::byte>> allocate_staging(size_t bytes,
+                                                              std::string_view what) = 0;
 };
 
 std::unique_ptr<Device> make_cpu_device();
@@ -101,20 +132,31 @@ class WorkspaceCarver {
   size_t left_;
 };
 
+// Whether an op may read its arguments' arrays on the host.
+inline bool on_host(const ExecContext& context) {
+  return context.isa != Isa::kCuda;
+}
+
 // Owns what a process needs once: the device, the pool, the chosen ISA.
 struct RuntimeOptions {
   int threads = 0;  // 0: one per available core (cgroup and affinity respected)
+  // cpu | cuda | cuda:N | auto (the first CUDA device where there is one, else the CPU)
+  std::string device = "cpu";
 };
 class Runtime {
  public:
   static Result<std::unique_ptr<Runtime>> create(const RuntimeOptions& options);
+  // Where steps run.
   Device& device() { return *device_; }
+  // Where files are read and weights are packed; the same unless a GPU runs the steps.
+  Device& host() { return host_ != nullptr ? *host_ : *device_; }
   ThreadPool& pool() { return *pool_; }
   Isa isa() const { return isa_; }
-  ExecContext context() { return {device_.get(), nullptr, pool_.get(), isa_}; }
+  ExecContext context() { return {device_.get(), stream_.get(), pool_.get(), isa_}; }
 
  private:
-  std::unique_ptr<Device> device_;
+  std::unique_ptr<Device> device_, host_;
+  std::unique_ptr<Stream> stream_;
   std::unique_ptr<ThreadPool> pool_;
   Isa isa_ = Isa::kReference;
 };

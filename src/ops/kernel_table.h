@@ -3,6 +3,8 @@
 // Each op folder's kernels.inc lists its kernels, best first:
 //   SLUICE_KERNEL(isa, name, in, weight, arith, flags)
 //     isa     kReference | kAvx2 | kAvx512 | kAmx: what the machine must have
+//             kCuda: launches on the context's stream, given device pointers
+//             kCudaHost: the same body on the CPU, given host pointers (tests, no GPU needed)
 //     name    the function, also its name in tests, benches and profiles
 //     in      dtype of the main input or cache: f32 | bf16 | any
 //     weight  f32 | bf16 | mxfp4 | none
@@ -32,13 +34,18 @@ template <class Fn>
 const Kernel<Fn>* select_kernel(std::span<const Kernel<Fn>> rows, Isa isa, std::string_view in,
                                 std::string_view weight, std::string_view arith) {
   for (const Kernel<Fn>& r : rows) {
-    if (r.isa > isa) continue;
+    if (is_cuda(isa) || is_cuda(r.isa) ? r.isa != isa : r.isa > isa) continue;
     if (r.in != "any" && r.in != in) continue;
     if (r.weight != "any" && r.weight != weight) continue;
     if (r.arith != "any" && r.arith != arith) continue;
     return &r;
   }
   return nullptr;
+}
+
+// What an op answers when no row serves its context.
+inline Status no_kernel(std::string_view op, Isa isa) {
+  return unimplemented("{}: no {} kernel in this build", op, isa_name(isa));
 }
 
 }  // namespace sluice

@@ -11,11 +11,15 @@ namespace sluice {
 
 // Calls body(begin, end) for consecutive ranges of at most `grain` indices that cover [0, n), on
 // the context's pool, or in order on the calling thread when it has none. Always in the kernels'
-// floating-point environment.
+// floating-point environment. A CUDA kernel takes the whole range in one launch.
 template <class Body>
 void parallel_ranges(const ExecContext& context, int64_t n, int64_t grain, const Body& body) {
   if (n <= 0) return;
   if (grain < 1) grain = 1;
+  if (is_cuda(context.isa)) {
+    const ScopedFloatEnv env;
+    return body(int64_t{0}, n);
+  }
   const int64_t ranges = (n + grain - 1) / grain;
   const auto one = [&](int64_t i, int) {
     const int64_t begin = i * grain;

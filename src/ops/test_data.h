@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/fp.h"
+#include "device/cuda/cuda.h"
 #include "device/device.h"
 #include "ops/kernel_table.h"
 #include "tensor/view.h"
@@ -105,13 +106,42 @@ inline ::testing::AssertionResult same_bits(ConstMatrixF32 a, ConstMatrixF32 b) 
   return ::testing::AssertionSuccess();
 }
 
+// The CUDA device that tests of kCuda rows run on, or null. Test programs of a CUDA build take all
+// their memory from managed allocations where there is such a device (device/cuda/managed_new.cc),
+// so that the arrays of a test are both the host's and the kernel's.
+inline Device* cuda_device() {
+  static const std::unique_ptr<Device> device = [] {
+    Result<std::unique_ptr<Device>> made = make_cuda_device(0);
+    return made.ok() ? std::move(made).value() : nullptr;
+  }();
+  return device.get();
+}
+
+// Whether this machine can run a row.
+inline bool runnable(Isa isa) {
+  if (isa == Isa::kCuda) return cuda_device() != nullptr;
+  return is_cuda(isa) || isa <= detect_isa();
+}
+
 // A context of one ISA, with its own pool (threads == 0: none).
 struct Context {
   explicit Context(Isa isa, int threads = 0)
       : device(make_cpu_device()), pool(threads > 0 ? new ThreadPool(threads) : nullptr) {
     exec = {device.get(), nullptr, pool.get(), isa};
+    if (isa == Isa::kCuda) {
+      exec.device = cuda_device();
+      if (Result<std::unique_ptr<Stream>> made = exec.device->make_stream(); made.ok())
+        stream = std::move(made).value();
+      exec.stream = stream.get();
+    }
+  }
+  // Waits for a device's work; its failures are the op's.
+  Status finish(Status status) const {
+    if (stream == nullptr || !status.ok()) return status;
+    return stream->synchronize();
   }
   std::unique_ptr<Device> device;
+  std::unique_ptr<Stream> stream;
   std::unique_ptr<ThreadPool> pool;
   ExecContext exec;
 };
@@ -154,6 +184,6 @@ void PrintTo(const Kernel<Fn>& row, std::ostream* out) {
 
 }  // namespace sluice::test
 
-#define SLUICE_SKIP_UNLESS_RUNNABLE(row)  \
-  if ((row).isa > ::sluice::detect_isa()) \
+#define SLUICE_SKIP_UNLESS_RUNNABLE(row)    \
+  if (!::sluice::test::runnable((row).isa)) \
   GTEST_SKIP() << (row).name << ": this machine has no " << ::sluice::isa_name((row).isa)

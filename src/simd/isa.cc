@@ -38,6 +38,7 @@ bool bit(uint32_t word, int n) {
 }  // namespace
 
 std::string_view isa_name(Isa isa) {
+  if (is_cuda(isa)) return isa == Isa::kCuda ? "cuda" : "cuda_host";
   return kNames[static_cast<size_t>(isa)];
 }
 

@@ -11,8 +11,20 @@
 
 namespace sluice {
 
-// Ordered: a machine that has one has all smaller ones.
-enum class Isa { kReference = 0, kAvx2 = 1, kAvx512 = 2, kAmx = 3 };
+// CPU paths are ordered: a machine that has one has all smaller ones. kCuda is a device's path, and
+// kCudaHost the very bodies of its kernels run as loops on the CPU (device/block.h): each serves
+// only a context that asks for it.
+enum class Isa {
+  kReference = 0,
+  kAvx2 = 1,
+  kAvx512 = 2,
+  kAmx = 3,
+  kCudaHost = 16,
+  kCuda = 17,
+};
+constexpr bool is_cuda(Isa isa) {
+  return isa == Isa::kCudaHost || isa == Isa::kCuda;
+}
 
 std::string_view isa_name(Isa isa);
 std::optional<Isa> isa_from_name(std::string_view name);

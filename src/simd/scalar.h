@@ -15,33 +15,34 @@
 namespace sluice::scalar {
 
 // x86's min and max: the second operand wins when either is NaN or both are zero.
-inline float min(float a, float b) {
+SLUICE_HD inline float min(float a, float b) {
   return a < b ? a : b;
 }
-inline float max(float a, float b) {
+SLUICE_HD inline float max(float a, float b) {
   return a > b ? a : b;
 }
-inline float fma(float a, float b, float c) {
+SLUICE_HD inline float fma(float a, float b, float c) {
   return std::fma(a, b, c);
 }
 
-// Constants of exp, shared with math.h.
+// Constants of exp, shared with math.h. One name per coefficient: device code cannot
+// index a static table.
 struct ExpConstants {
   static constexpr float kLow = -104.0f, kHigh = 89.0f;
   static constexpr float kLog2e = 1.44269504088896341f;
   static constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   static constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860682030941723212e-6f;
   // Minimax-like Taylor coefficients of e^r on |r| <= ln2/2, highest power first.
-  static constexpr float kC[6] = {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f,
-                                  1.0f / 6.0f,   0.5f,          1.0f};
+  static constexpr float kC6 = 1.0f / 720.0f, kC5 = 1.0f / 120.0f, kC4 = 1.0f / 24.0f,
+                         kC3 = 1.0f / 6.0f, kC2 = 0.5f, kC1 = 1.0f;
   static constexpr float kC7 = 1.0f / 5040.0f;
 };
 
-inline float pow2i(int32_t n) {
+SLUICE_HD inline float pow2i(int32_t n) {
   return bits_to_f32(static_cast<uint32_t>(n + 127) << 23);
 }
 
-inline float exp(float x) {
+SLUICE_HD inline float exp(float x) {
   using K = ExpConstants;
   const float clamped = min(max(x, K::kLow), K::kHigh);
   const float t = fma(clamped, K::kLog2e, K::kMagic);
@@ -49,8 +50,12 @@ inline float exp(float x) {
   const int32_t k = static_cast<int32_t>(f32_to_bits(t) - f32_to_bits(K::kMagic));
   float r = fma(n, -K::kLn2High, clamped);
   r = fma(n, -K::kLn2Low, r);
-  float p = fma(K::kC7, r, K::kC[0]);
-  for (int i = 1; i < 6; ++i) p = fma(p, r, K::kC[i]);
+  float p = fma(K::kC7, r, K::kC6);
+  p = fma(p, r, K::kC5);
+  p = fma(p, r, K::kC4);
+  p = fma(p, r, K::kC3);
+  p = fma(p, r, K::kC2);
+  p = fma(p, r, K::kC1);
   p = fma(p, r, 1.0f);
   // Two exact factors, because 2^k itself may overflow or be subnormal.
   const int32_t half = k >> 1;
@@ -58,31 +63,34 @@ inline float exp(float x) {
   return x != x ? x : y;
 }
 
-inline float sigmoid(float x) {
+SLUICE_HD inline float sigmoid(float x) {
   return 1.0f / (1.0f + exp(-x));
 }
-inline float silu(float x) {
+SLUICE_HD inline float silu(float x) {
   return x * sigmoid(x);
 }
 
 // 0.5 x (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3).
 inline constexpr float kGeluTwoSqrt2OverPi = 1.5957691216057308f;
-inline float gelu_tanh(float x) {
+SLUICE_HD inline float gelu_tanh(float x) {
   const float inner = fma(x * x * 0.044715f, x, x);
   return x * sigmoid(kGeluTwoSqrt2OverPi * inner);
 }
 
 struct TanhConstants {
   static constexpr float kSmall = 0.625f;
-  static constexpr float kC[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
-                                  1.33314422036e-1f, -3.33332819422e-1f};
+  static constexpr float kC0 = -5.70498872745e-3f, kC1 = 2.06390887954e-2f,
+                         kC2 = -5.37397155531e-2f, kC3 = 1.33314422036e-1f,
+                         kC4 = -3.33332819422e-1f;
 };
-inline float tanh(float x) {
+SLUICE_HD inline float tanh(float x) {
   using K = TanhConstants;
   const float a = bits_to_f32(f32_to_bits(x) & 0x7fffffffu);
   const float z = a * a;
-  float p = K::kC[0];
-  for (int i = 1; i < 5; ++i) p = fma(p, z, K::kC[i]);
+  float p = fma(K::kC0, z, K::kC1);
+  p = fma(p, z, K::kC2);
+  p = fma(p, z, K::kC3);
+  p = fma(p, z, K::kC4);
   const float small = fma(p * z, a, a);
   const float large = 1.0f - 2.0f / (exp(a + a) + 1.0f);
   const float y = a < K::kSmall ? small : large;
@@ -95,17 +103,24 @@ inline float tanh(float x) {
 struct GeluErfConstants {
   static constexpr float kLimit = 15.0f;  // beyond it Phi is 0 or 1 in f32
   static constexpr float kQuarterSqrt2 = 0.35355339059327f;
-  static constexpr float kC[9] = {
-      -0.05831824243068695f, 0.2811919152736664f,  -0.4808026850223541f,
-      0.271470844745636f,    -0.0225914251059294f, 0.20119665563106537f,
-      0.24342681467533112f,  0.28233784437179565f, 0.28208819031715393f};
+  static constexpr float kC0 = -0.05831824243068695f, kC1 = 0.2811919152736664f,
+                         kC2 = -0.4808026850223541f, kC3 = 0.271470844745636f,
+                         kC4 = -0.0225914251059294f, kC5 = 0.20119665563106537f,
+                         kC6 = 0.24342681467533112f, kC7 = 0.28233784437179565f,
+                         kC8 = 0.28208819031715393f;
 };
-inline float gelu_erf(float x) {
+SLUICE_HD inline float gelu_erf(float x) {
   using K = GeluErfConstants;
   const float a = min(bits_to_f32(f32_to_bits(x) & 0x7fffffffu), K::kLimit);
   const float t = 1.0f / fma(a, K::kQuarterSqrt2, 1.0f);
-  float q = K::kC[0];
-  for (int i = 1; i < 9; ++i) q = fma(q, t, K::kC[i]);
+  float q = fma(K::kC0, t, K::kC1);
+  q = fma(q, t, K::kC2);
+  q = fma(q, t, K::kC3);
+  q = fma(q, t, K::kC4);
+  q = fma(q, t, K::kC5);
+  q = fma(q, t, K::kC6);
+  q = fma(q, t, K::kC7);
+  q = fma(q, t, K::kC8);
   const float square = a * a, rest = fma(a, a, -square);
   const float e = exp(-0.5f * square);
   const float tail = 0.5f * ((q * t) * fma(-0.5f * rest, e, e));
@@ -113,7 +128,7 @@ inline float gelu_erf(float x) {
 }
 
 // gpt-oss: gate clamped above, up clamped on both sides, (up + 1) * gate * sigmoid(alpha * gate).
-inline float swiglu_oai(float gate, float up, float alpha, float limit) {
+SLUICE_HD inline float swiglu_oai(float gate, float up, float alpha, float limit) {
   const float g = min(gate, limit);
   const float u = max(min(up, limit), -limit);
   return (u + 1.0f) * (g * sigmoid(alpha * g));
@@ -123,9 +138,9 @@ inline float swiglu_oai(float gate, float up, float alpha, float limit) {
 // are added: 32 -> 16 -> 8 -> 4 -> 2 -> 1 (p[j] + p[j + half]).
 struct Sum32 {
   float p[32] = {};
-  void add(int64_t i, float v) { p[i & 31] += v; }
-  void add_product(int64_t i, float a, float b) { p[i & 31] = fma(a, b, p[i & 31]); }
-  float total() const {
+  SLUICE_HD void add(int64_t i, float v) { p[i & 31] += v; }
+  SLUICE_HD void add_product(int64_t i, float a, float b) { p[i & 31] = fma(a, b, p[i & 31]); }
+  SLUICE_HD float total() const {
     float s[32];
     for (int i = 0; i < 32; ++i) s[i] = p[i];
     for (int half = 16; half >= 1; half /= 2)

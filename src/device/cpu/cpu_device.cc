@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 
 #include "base/topology.h"
@@ -13,6 +14,30 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kPage = 4096;
+
+// Work is done when it is queued, so there is never any to wait for.
+class CpuStream : public Stream {
+ public:
+  Status synchronize() override { return ok_status(); }
+  Status begin_capture() override { return unimplemented("cpu: a CPU stream records no graph"); }
+  Result<std::unique_ptr<Graph>> end_capture() override { return begin_capture(); }
+};
+
+class CpuEvent : public Event {
+ public:
+  Status record(Stream&) override {
+    at_ = std::chrono::steady_clock::now();
+    return ok_status();
+  }
+  Status wait() override { return ok_status(); }
+  Result<double> milliseconds_since(const Event& start) override {
+    return std::chrono::duration<double, std::milli>(at_ - static_cast<const CpuEvent&>(start).at_)
+        .count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point at_{};
+};
 
 class CpuDevice : public Device {
  public:
@@ -45,6 +70,28 @@ class CpuDevice : public Device {
 
   size_t allocated_bytes() const override { return allocated_.load(); }
   size_t peak_bytes() const override { return peak_.load(); }
+  size_t memory_bytes() const override { return memory_limit_bytes(); }
+
+  Status upload(std::byte* to, const void* from, size_t bytes, Stream*) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+    return ok_status();
+  }
+  Status download(void* to, const std::byte* from, size_t bytes, Stream*) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+    return ok_status();
+  }
+  Result<std::unique_ptr<Stream>> make_stream() override {
+    return std::unique_ptr<Stream>(std::make_unique<CpuStream>());
+  }
+  Result<std::unique_ptr<Event>> make_event() override {
+    return std::unique_ptr<Event>(std::make_unique<CpuEvent>());
+  }
+  Result<std::shared_ptr<std::byte>> allocate_staging(size_t bytes,
+                                                      std::string_view what) override {
+    SLUICE_ASSIGN_OR_RETURN(Buffer buffer, allocate(bytes, what));
+    const auto owner = std::make_shared<Buffer>(std::move(buffer));
+    return std::shared_ptr<std::byte>(owner, owner->data());
+  }
 
  private:
   // Kernels may read one vector past a row's end: a page of slack is always there.
@@ -58,17 +105,6 @@ class CpuDevice : public Device {
 
 std::unique_ptr<Device> make_cpu_device() {
   return std::make_unique<CpuDevice>();
-}
-
-Result<std::unique_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) {
-  if (options.threads < 0 || options.threads > 1024)
-    return invalid_argument("threads: expected 0 (all cores) to 1024, got {}", options.threads);
-  auto runtime = std::make_unique<Runtime>();
-  SLUICE_ASSIGN_OR_RETURN(runtime->isa_, choose_isa());
-  runtime->device_ = make_cpu_device();
-  runtime->pool_ =
-      std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : available_cores());
-  return runtime;
 }
 
 }  // namespace sluice

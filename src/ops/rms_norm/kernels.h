@@ -6,6 +6,8 @@
 
 namespace sluice {
 
+class Stream;  // device/device.h
+
 // Rows of one call. `residual` and `out` are null where the mode has none.
 struct RmsNormRows {
   const float* x = nullptr;
@@ -17,6 +19,7 @@ struct RmsNormRows {
   int64_t out_stride = 0;
   int64_t rows = 0, d = 0;
   float eps = 0.0f, scale = 1.0f;
+  Stream* stream = nullptr;  // CUDA only
 };
 // out == nullptr: norm, then residual. residual == nullptr: norm alone. Else residual, then norm.
 using RmsNormKernel = void(const RmsNormRows&);

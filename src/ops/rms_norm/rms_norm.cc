@@ -60,6 +60,7 @@ Status rms_norm(const ExecContext& context, const RmsNormArgs& args) {
   if (args.x.rows == 0) return ok_status();
   SLUICE_RETURN_IF_ERROR(check(args));
   const auto* kernel = select_kernel(rms_norm_kernels(), context.isa, "f32", "none", "sum32");
+  if (kernel == nullptr) return no_kernel("rms_norm", context.isa);
   RmsNormRows all;
   all.x = args.x.data;
   all.x_stride = args.x.stride;
@@ -72,6 +73,7 @@ Status rms_norm(const ExecContext& context, const RmsNormArgs& args) {
     all.out = args.out.data;
     all.out_stride = args.out.stride;
   }
+  all.stream = context.stream;
   all.d = args.x.cols;
   all.eps = args.eps;
   all.scale = args.scale;

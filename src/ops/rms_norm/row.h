@@ -10,12 +10,13 @@
 namespace sluice::scalar {
 
 // r of a row whose squares sum to `sum`.
-inline float rms_factor(float sum, int64_t d, float eps) {
+SLUICE_HD inline float rms_factor(float sum, int64_t d, float eps) {
   return 1.0f / std::sqrt(sum / static_cast<float>(d) + eps);
 }
 
 // out = norm(x); weight may be null; out may be x.
-inline void rms_norm_row(const float* x, const float* weight, float eps, int64_t d, float* out) {
+SLUICE_HD inline void rms_norm_row(const float* x, const float* weight, float eps, int64_t d,
+                                   float* out) {
   Sum32 sum;
   for (int64_t i = 0; i < d; ++i) sum.add_product(i, x[i], x[i]);
   const float r = rms_factor(sum.total(), d, eps);

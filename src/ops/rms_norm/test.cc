@@ -47,7 +47,7 @@ struct Call {
     args.out = out.view();
   }
   Call& run(const Context& context) {
-    const Status s = rms_norm(context.exec, args);
+    const Status s = context.finish(rms_norm(context.exec, args));
     EXPECT_TRUE(s.ok()) << s.message();
     EXPECT_TRUE(x.guards_hold() && residual.guards_hold() && out.guards_hold());
     return *this;

@@ -1,0 +1,91 @@
+// One thread block of a CUDA kernel, as a loop: how kernel bodies run, and are proved, without a
+// GPU.
+//
+// The body of a kernel is a struct with `kThreads` and a template operator()(Block& block). It is
+// written in phases: block.each(f) calls f(thread) for every thread of the block and ends with a
+// barrier. What a thread keeps from one phase to the next lives in Block::PerThread<T>, what the
+// block shares in block.shared<T>(). On a GPU (device/cuda/launch.cuh) a phase is one call and a
+// __syncthreads(), PerThread a register; here it is a loop over the threads, forwards and, for
+// every other block, backwards, so that a phase which depends on the order of its threads shows.
+// The two run the same source: the index arithmetic that a host test executes is the kernel's own.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/host_device.h"
+
+namespace sluice {
+
+inline constexpr int kWarp = 32;
+
+class HostBlock {
+ public:
+  HostBlock(int64_t index, int threads, size_t shared_bytes)
+      : index_(index), threads_(threads), shared_(shared_bytes / sizeof(Line) + 1) {}
+
+  // The value that each thread keeps; index with the thread's number.
+  template <class T>
+  class PerThread {
+   public:
+    explicit PerThread(HostBlock& block) : values_(static_cast<size_t>(block.threads())) {}
+    T& operator[](int thread) { return values_[static_cast<size_t>(thread)].value; }
+
+   private:
+    struct Slot {  // also for bool, which std::vector would pack
+      T value{};
+    };
+    std::vector<Slot> values_;
+  };
+
+  int64_t index() const { return index_; }
+  int threads() const { return threads_; }
+
+  template <class F>
+  void each(const F& phase) {
+    if ((index_ & 1) == 0)
+      for (int t = 0; t < threads_; ++t) phase(t);
+    else
+      for (int t = threads_ - 1; t >= 0; --t) phase(t);
+  }
+  // Shared memory from `offset` bytes on, 16-byte aligned when the offset is; not zeroed on a GPU,
+  // filled with a NaN pattern here.
+  template <class T>
+  T* shared(size_t offset = 0) {
+    return reinterpret_cast<T*>(reinterpret_cast<std::byte*>(shared_.data()) + offset);
+  }
+  // Adds over each warp by halves, v[j] + v[j + 16], then 8, 4, 2, 1 (simd/scalar.h's Sum32): every
+  // thread of the warp receives the total. All threads of the block call it together.
+  void warp_sum(PerThread<float>& v) {
+    warp_fold(v, [](float a, float b) { return a + b; });
+  }
+  // The same order with any associative or not associative fold(low, high).
+  template <class T, class Fold>
+  void warp_fold(PerThread<T>& v, const Fold& fold) {
+    for (int base = 0; base < threads_; base += kWarp) {
+      for (int half = kWarp / 2; half >= 1; half /= 2)
+        for (int j = 0; j < half; ++j) v[base + j] = fold(v[base + j], v[base + j + half]);
+      for (int j = 1; j < kWarp; ++j) v[base + j] = v[base];
+    }
+  }
+
+ private:
+  struct alignas(16) Line {
+    uint32_t words[4] = {0x7fc0dead, 0x7fc0dead, 0x7fc0dead, 0x7fc0dead};
+  };
+  int64_t index_;
+  int threads_;
+  std::vector<Line> shared_;
+};
+
+// Runs every block of a kernel body, one after the other.
+template <class Body>
+void run_on_host(int64_t blocks, const Body& body, size_t shared_bytes = 0) {
+  for (int64_t i = 0; i < blocks; ++i) {
+    HostBlock block(i, Body::kThreads, shared_bytes);
+    body(block);
+  }
+}
+
+}  // namespace sluice

@@ -1,0 +1,102 @@
+// Launching kernel bodies (device/block.h) on a GPU. Included by *.cu files only, which stay clear
+// of base/status.h: nvcc cannot read fmt in C++20.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "device/block.h"
+
+namespace sluice {
+
+class Stream;
+
+// Of cuda_stream.cc.
+cudaStream_t cuda_handle(Stream* stream);
+// Keeps a stream's first failure.
+void cuda_note(Stream* stream, cudaError_t error, const char* op);
+// False after a failure, or when the launch would break a limit of the device (then kept).
+bool cuda_may_launch(Stream* stream, const char* op, int64_t blocks, size_t shared_bytes);
+
+// A kernel may take this much dynamic shared memory without asking.
+inline constexpr size_t kSharedWithoutAsking = size_t{48} << 10;
+
+// A thread block as its threads. The methods are __host__ too only because a body is compiled for
+// both; the host never calls them.
+class DeviceBlock {
+ public:
+  template <class T>
+  class PerThread {
+   public:
+    SLUICE_HD explicit PerThread(DeviceBlock&) : value_{} {}
+    SLUICE_HD T& operator[](int) { return value_; }
+
+   private:
+    T value_;
+  };
+
+  SLUICE_HD int64_t index() const {
+#if defined(__CUDA_ARCH__)
+    return blockIdx.x;
+#else
+    return 0;
+#endif
+  }
+  SLUICE_HD int threads() const {
+#if defined(__CUDA_ARCH__)
+    return static_cast<int>(blockDim.x);
+#else
+    return 0;
+#endif
+  }
+  template <class F>
+  SLUICE_HD void each(const F& phase) {
+#if defined(__CUDA_ARCH__)
+    phase(static_cast<int>(threadIdx.x));
+    __syncthreads();
+#endif
+  }
+  template <class T>
+  SLUICE_HD T* shared(size_t offset = 0) {
+#if defined(__CUDA_ARCH__)
+    extern __shared__ __align__(16) unsigned char sluice_shared_memory[];
+    return reinterpret_cast<T*>(sluice_shared_memory + offset);
+#else
+    return nullptr;
+#endif
+  }
+  SLUICE_HD void warp_sum(PerThread<float>& v) {
+    warp_fold(v, [](float a, float b) { return a + b; });
+  }
+  template <class T, class Fold>
+  SLUICE_HD void warp_fold(PerThread<T>& v, const Fold& fold) {
+#if defined(__CUDA_ARCH__)
+    for (int half = kWarp / 2; half >= 1; half /= 2)
+      v[0] = fold(v[0], __shfl_down_sync(0xffffffffu, v[0], half));
+    v[0] = __shfl_sync(0xffffffffu, v[0], 0);
+#endif
+  }
+};
+
+template <class Body>
+__global__ void __launch_bounds__(Body::kThreads) run_body(const __grid_constant__ Body body) {
+  DeviceBlock block;
+  body(block);
+}
+
+// Queues `blocks` blocks of the body. A failure is kept by the stream, with the op's name, and
+// surfaces when the stream is synchronized.
+template <class Body>
+void launch(Stream* stream, const char* op, int64_t blocks, const Body& body,
+            size_t shared_bytes = 0) {
+  if (blocks <= 0 || !cuda_may_launch(stream, op, blocks, shared_bytes)) return;
+  if (shared_bytes > kSharedWithoutAsking)
+    cuda_note(stream,
+              cudaFuncSetAttribute(run_body<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shared_bytes)),
+              op);
+  run_body<Body>
+      <<<static_cast<unsigned>(blocks), Body::kThreads, shared_bytes, cuda_handle(stream)>>>(body);
+  cuda_note(stream, cudaGetLastError(), op);
+}
+
+}  // namespace sluice
