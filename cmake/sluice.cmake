@@ -1,11 +1,12 @@
 # How rooms, ops, tests, benches and fuzzers become targets.
 #
 # A room is a folder of src/ that becomes one static library sluice_<room>. Inside it, by file name:
-#   *_avx2.cc, *_avx512.cc   compiled for that ISA (dropped when SLUICE_X86=OFF)
-#   *.cu                     compiled by nvcc (dropped when the build has no CUDA)
-#   test.cc, *_test.cc       one GoogleTest program per file
-#   bench.cc, *_bench.cc     one Google Benchmark program per file
-#   fuzz.cc, *_fuzz.cc       one libFuzzer program per file
+#   *_avx2.cc, *_avx512.cc, *_avx512vnni.cc, *_amx.cc
+#                           compiled for that ISA (dropped when SLUICE_X86=OFF): simd/isa.h:Isa
+#   *.cu                    compiled by nvcc (dropped when the build has no CUDA)
+#   test.cc, *_test.cc      one GoogleTest program per file
+#   bench.cc, *_bench.cc    one Google Benchmark program per file
+#   fuzz.cc, *_fuzz.cc      one libFuzzer program per file
 # so that adding a file never needs an edit here.
 
 # Explicit FMAs are part of every arith's definition: the compiler may not make or break any.
@@ -29,20 +30,23 @@ if(SLUICE_X86)
   add_compile_definitions(SLUICE_X86=1)
 endif()
 
+set(SLUICE_ISAS avx2 avx512 avx512vnni amx)
 set(SLUICE_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi2)
-set(SLUICE_FLAGS_avx512 -mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512dq -mavx512vl
+set(SLUICE_FLAGS_avx512 ${SLUICE_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
     -mprefer-vector-width=512)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 takes its own intrinsics' "undefined" operands for uninitialised variables.
   list(APPEND SLUICE_FLAGS_avx512 -Wno-uninitialized -Wno-maybe-uninitialized)
 endif()
+set(SLUICE_FLAGS_avx512vnni ${SLUICE_FLAGS_avx512} -mavx512vnni)
+set(SLUICE_FLAGS_amx ${SLUICE_FLAGS_avx512vnni} -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16)
 
 define_property(GLOBAL PROPERTY SLUICE_TEST_FILES BRIEF_DOCS "tests" FULL_DOCS "file;room pairs")
 define_property(GLOBAL PROPERTY SLUICE_BENCH_FILES BRIEF_DOCS "benches" FULL_DOCS "file;room pairs")
 define_property(GLOBAL PROPERTY SLUICE_FUZZ_FILES BRIEF_DOCS "fuzzers" FULL_DOCS "file;room pairs")
 
 function(sluice_isa_flags file)
-  foreach(isa avx2 avx512)
+  foreach(isa ${SLUICE_ISAS})
     if(file MATCHES "_${isa}\\.cc$")
       set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${SLUICE_FLAGS_${isa}}")
     endif()
@@ -64,7 +68,7 @@ function(sluice_room name)
       set_property(GLOBAL APPEND PROPERTY SLUICE_BENCH_FILES "${f}|${name}")
     elseif(f MATCHES "(^|/|_)fuzz\\.cc$")
       set_property(GLOBAL APPEND PROPERTY SLUICE_FUZZ_FILES "${f}|${name}")
-    elseif(f MATCHES "_(avx2|avx512)\\.cc$" AND NOT SLUICE_X86)
+    elseif(f MATCHES "_(avx2|avx512|avx512vnni|amx)\\.cc$" AND NOT SLUICE_X86)
       continue()
     elseif(f MATCHES "/(main|managed_new)\\.cc$")
       continue()

@@ -14,8 +14,8 @@ namespace {
 
 std::string version_text() {
   std::string paths;
-  for (int i = 0; i <= static_cast<int>(detect_isa()); ++i)
-    paths += (i == 0 ? "" : " ") + std::string(isa_name(static_cast<Isa>(i)));
+  for (const Isa isa : isa_paths())
+    paths += (paths.empty() ? "" : " ") + std::string(isa_name(isa));
   return fmt::format("sluice {} ({})\nISA paths on this machine: {}", version(), build_id(), paths);
 }
 
@@ -27,7 +27,8 @@ constexpr const char* kFooter = R"(Examples:
   sluice doctor                                 # what is in this machine
 
 `sluice COMMAND --help` explains a command. Every flag --some-name can be set by the environment
-variable SLUICE_ARG_SOME_NAME; SLUICE_ISA=reference|avx2|avx512 forces a code path.
+variable SLUICE_ARG_SOME_NAME; SLUICE_ISA=reference|avx2|avx512|avx512vnni|amx forces a
+code path, amx_emulated the AMX one in plain C++.
 Exit codes: 0 done, 1 bad input or environment, 2 usage, 130 interrupted.)";
 
 int report(const Status& status, const Command& command, Console& console) {

@@ -37,11 +37,10 @@ bool cuda_driver_present() {
   return true;
 }
 
-std::vector<std::string> isa_paths() {
-  std::vector<std::string> paths;
-  for (int i = 0; i <= static_cast<int>(detect_isa()); ++i)
-    paths.emplace_back(isa_name(static_cast<Isa>(i)));
-  return paths;
+std::vector<std::string> path_names() {
+  std::vector<std::string> names;
+  for (const Isa isa : isa_paths()) names.emplace_back(isa_name(isa));
+  return names;
 }
 
 void print(const nlohmann::ordered_json& facts, Console& console) {
@@ -79,7 +78,7 @@ Status run_doctor(const DoctorOptions& options, Console& console) {
                                   {"build", build_id()},
                                   {"cpu", cpu_name()},
                                   {"features", cpu_features()},
-                                  {"isa_paths", isa_paths()},
+                                  {"isa_paths", path_names()},
                                   {"isa", isa_name(runtime->isa())},
                                   {"cores", available_cores()},
                                   {"workers", runtime->pool().size()},

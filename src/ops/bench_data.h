@@ -110,7 +110,7 @@ inline void run(benchmark::State& state, const Work& work, double reference_seco
 }
 
 inline bool runnable(Isa isa) {
-  return !is_cuda(isa) && isa <= detect_isa();
+  return isa_runs(isa);
 }
 
 // Prints the machine's roofs before the rows.

@@ -120,7 +120,7 @@ inline Device* cuda_device() {
 // Whether this machine can run a row.
 inline bool runnable(Isa isa) {
   if (isa == Isa::kCuda) return cuda_device() != nullptr;
-  return is_cuda(isa) || isa <= detect_isa();
+  return is_cuda(isa) || isa_runs(isa);
 }
 
 // A context of one ISA, with its own pool (threads == 0: none).

@@ -8,11 +8,16 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace sluice {
 namespace {
 
-constexpr std::array<std::string_view, 4> kNames = {"reference", "avx2", "avx512", "amx"};
+constexpr std::array<std::string_view, 6> kNames = {"reference", "amx_emulated", "avx2",
+                                                    "avx512",    "avx512vnni",   "amx"};
 
 #if defined(__x86_64__)
 struct Leaf {
@@ -33,7 +38,38 @@ bool bit(uint32_t word, int n) {
   __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
   return (uint64_t{hi} << 32) | lo;
 }
+
+// Linux keeps the 8 KiB of tile state from a process until it asks (ARCH_REQ_XCOMP_PERM for
+// component 18): the first tile instruction of a process without it dies with SIGILL.
+[[maybe_unused]] bool tiles_permitted() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
 #endif
+}
+#endif
+
+Isa find_isa() {
+#if defined(__x86_64__) && defined(SLUICE_X86)
+  const Leaf one = cpuid(1, 0), seven = cpuid(7, 0), seven1 = cpuid(7, 1);
+  const uint64_t state = saved_state();
+  const auto saves = [&](uint64_t mask) { return (state & mask) == mask; };
+  const bool avx2 =
+      saves(0x6) && bit(one.c, 12) && bit(one.c, 29) && bit(seven.b, 5) && bit(seven.b, 8);
+  const bool avx512 = avx2 && saves(0xe6) && bit(seven.b, 16) && bit(seven.b, 17) &&
+                      bit(seven.b, 30) && bit(seven.b, 31);
+  const bool vnni = avx512 && bit(seven.c, 11);
+  const bool amx = vnni && saves(0x60000) && bit(seven1.a, 5) && bit(seven.d, 22) &&
+                   bit(seven.d, 24) && bit(seven.d, 25);
+  if (amx && tiles_permitted()) return Isa::kAmx;
+  if (vnni) return Isa::kAvx512Vnni;
+  if (avx512) return Isa::kAvx512;
+  if (avx2) return Isa::kAvx2;
+#endif
+  return Isa::kReference;
+}
 
 }  // namespace
 
@@ -49,18 +85,19 @@ std::optional<Isa> isa_from_name(std::string_view name) {
 }
 
 Isa detect_isa() {
-#if defined(__x86_64__) && defined(SLUICE_X86)
-  const Leaf one = cpuid(1, 0), seven = cpuid(7, 0);
-  const uint64_t state = saved_state();
-  const bool ymm = (state & 0x6) == 0x6, zmm = (state & 0xe6) == 0xe6;
-  const bool avx2 = ymm && bit(one.c, 12) && bit(one.c, 29) && bit(seven.b, 5) && bit(seven.b, 8);
-  const bool avx512 =
-      avx2 && zmm && bit(seven.b, 16) && bit(seven.b, 17) && bit(seven.b, 30) && bit(seven.b, 31);
-  // No kernel row needs AMX yet, so a machine that has it runs the AVX-512 path.
-  if (avx512) return Isa::kAvx512;
-  if (avx2) return Isa::kAvx2;
-#endif
-  return Isa::kReference;
+  static const Isa isa = find_isa();  // a fact of the machine; CPUID is slow under a hypervisor
+  return isa;
+}
+
+bool isa_runs(Isa isa) {
+  return isa == Isa::kAmxEmulated || (!is_cuda(isa) && isa <= detect_isa());
+}
+
+std::vector<Isa> isa_paths() {
+  std::vector<Isa> paths;
+  for (size_t i = 0; i < kNames.size(); ++i)
+    if (isa_runs(static_cast<Isa>(i))) paths.push_back(static_cast<Isa>(i));
+  return paths;
 }
 
 Result<Isa> choose_isa() {
@@ -69,9 +106,10 @@ Result<Isa> choose_isa() {
   if (forced == nullptr || *forced == '\0') return best;
   const std::optional<Isa> isa = isa_from_name(forced);
   if (!isa)
-    return invalid_argument("SLUICE_ISA: expected reference, avx2, avx512 or amx, got \"{}\"",
-                            forced);
-  if (*isa > best)
+    return invalid_argument(
+        "SLUICE_ISA: expected reference, amx_emulated, avx2, avx512, avx512vnni or amx, got \"{}\"",
+        forced);
+  if (!isa_runs(*isa))
     return unimplemented("SLUICE_ISA={}: this machine and build offer paths up to {}", forced,
                          isa_name(best));
   return *isa;

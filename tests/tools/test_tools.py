@@ -162,13 +162,18 @@ class Isa(Tree):
 0000000000000000 W void sluice::kernel<sluice::simd::Avx512>(float*)
 0000000000000000 T sluice::matmul_avx512(int)
 0000000000000000 W void sluice::kernel<sluice::simd::Avx2>(float*)
+0000000000000000 W void sluice::kernel<sluice::simd::Avx512Vnni>(float*)
+0000000000000000 W void sluice::kernel<sluice::simd::Amx>(float*)
 """
 
     def test_shared_inline_functions_are_caught(self):
         found = load("check_isa").violations("avx512", self.NM)
         self.assertEqual(found, ["sluice::round_to_bf16(float)",
-                                 "void sluice::kernel<sluice::simd::Avx2>(float*)"])
-        self.assertEqual(len(load("check_isa").violations("avx2", self.NM)), 2)
+                                 "void sluice::kernel<sluice::simd::Avx2>(float*)",
+                                 "void sluice::kernel<sluice::simd::Avx512Vnni>(float*)",
+                                 "void sluice::kernel<sluice::simd::Amx>(float*)"])
+        for isa in ("avx2", "avx512vnni", "amx"):
+            self.assertEqual(len(load("check_isa").violations(isa, self.NM)), 4)
 
 
 class Links(Tree):
