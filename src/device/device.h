@@ -62,12 +62,12 @@ class Stream {
 };
 
 // A point in a stream's work.
-class Event {
+class StreamEvent {
  public:
-  virtual ~Event() = default;
+  virtual ~StreamEvent() = default;
   virtual Status record(Stream& stream) = 0;
   virtual Status wait() = 0;
-  virtual Result<double> milliseconds_since(const Event& start) = 0;
+  virtual Result<double> milliseconds_since(const StreamEvent& start) = 0;
 };
 
 class Device {
@@ -88,7 +88,7 @@ class Device {
   virtual Status upload(std::byte* to, const void* from, size_t bytes, Stream* stream) = 0;
   virtual Status download(void* to, const std::byte* from, size_t bytes, Stream* stream) = 0;
   virtual Result<std::unique_ptr<Stream>> make_stream() = 0;
-  virtual Result<std::unique_ptr<Event>> make_event() = 0;
+  virtual Result<std::unique_ptr<StreamEvent>> make_event() = 0;
   // Host memory that the device copies from and to without a detour.
   virtual Result<std::shared_ptr<std::byte>> allocate_staging(size_t bytes,
                                                               std::string_view what) = 0;

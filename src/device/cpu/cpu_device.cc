@@ -23,14 +23,14 @@ class CpuStream : public Stream {
   Result<std::unique_ptr<Graph>> end_capture() override { return begin_capture(); }
 };
 
-class CpuEvent : public Event {
+class CpuEvent : public StreamEvent {
  public:
   Status record(Stream&) override {
     at_ = std::chrono::steady_clock::now();
     return ok_status();
   }
   Status wait() override { return ok_status(); }
-  Result<double> milliseconds_since(const Event& start) override {
+  Result<double> milliseconds_since(const StreamEvent& start) override {
     return std::chrono::duration<double, std::milli>(at_ - static_cast<const CpuEvent&>(start).at_)
         .count();
   }
@@ -83,8 +83,8 @@ class CpuDevice : public Device {
   Result<std::unique_ptr<Stream>> make_stream() override {
     return std::unique_ptr<Stream>(std::make_unique<CpuStream>());
   }
-  Result<std::unique_ptr<Event>> make_event() override {
-    return std::unique_ptr<Event>(std::make_unique<CpuEvent>());
+  Result<std::unique_ptr<StreamEvent>> make_event() override {
+    return std::unique_ptr<StreamEvent>(std::make_unique<CpuEvent>());
   }
   Result<std::shared_ptr<std::byte>> allocate_staging(size_t bytes,
                                                       std::string_view what) override {

@@ -68,7 +68,7 @@ class CudaDevice : public Device {
     return std::unique_ptr<Stream>(
         std::make_unique<CudaStream>(info_.index, stream, shared_limit_));
   }
-  Result<std::unique_ptr<Event>> make_event() override;
+  Result<std::unique_ptr<StreamEvent>> make_event() override;
   Result<std::shared_ptr<std::byte>> allocate_staging(size_t bytes,
                                                       std::string_view what) override {
     void* p = nullptr;
@@ -103,7 +103,7 @@ class CudaDevice : public Device {
   std::atomic<size_t> allocated_{0}, peak_{0};
 };
 
-class CudaEvent : public Event {
+class CudaEvent : public StreamEvent {
  public:
   explicit CudaEvent(cudaEvent_t event) : event_(event) {}
   ~CudaEvent() override { cudaEventDestroy(event_); }
@@ -111,7 +111,7 @@ class CudaEvent : public Event {
     return cuda_status(cudaEventRecord(event_, cuda_stream(&stream).handle()), "event");
   }
   Status wait() override { return cuda_status(cudaEventSynchronize(event_), "event"); }
-  Result<double> milliseconds_since(const Event& start) override {
+  Result<double> milliseconds_since(const StreamEvent& start) override {
     float ms = 0;
     SLUICE_RETURN_IF_ERROR(cuda_status(
         cudaEventElapsedTime(&ms, static_cast<const CudaEvent&>(start).event_, event_), "event"));
@@ -122,11 +122,11 @@ class CudaEvent : public Event {
   cudaEvent_t event_;
 };
 
-Result<std::unique_ptr<Event>> CudaDevice::make_event() {
+Result<std::unique_ptr<StreamEvent>> CudaDevice::make_event() {
   SLUICE_RETURN_IF_ERROR(cuda_status(cudaSetDevice(info_.index), "event"));
   cudaEvent_t event = nullptr;
   SLUICE_RETURN_IF_ERROR(cuda_status(cudaEventCreate(&event), "event"));
-  return std::unique_ptr<Event>(std::make_unique<CudaEvent>(event));
+  return std::unique_ptr<StreamEvent>(std::make_unique<CudaEvent>(event));
 }
 
 Result<CudaDeviceInfo> describe(int index) {
