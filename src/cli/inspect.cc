@@ -82,6 +82,8 @@ std::string_view score_name(RouteScore score) {
       return "top K, then softmax over them";
     case RouteScore::kSigmoid:
       return "sigmoid";
+    case RouteScore::kSqrtSoftplus:
+      return "square root of softplus";
   }
   return "";
 }

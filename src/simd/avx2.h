@@ -120,6 +120,11 @@ struct Avx2 {
     };
     return {widen(p), widen(p + 8)};
   }
+  // 16 half-precision values, widened exactly (subnormal halves too, whatever the environment).
+  static F load_f16(const uint16_t* p) {
+    const __m128i* q = reinterpret_cast<const __m128i*>(p);
+    return {_mm256_cvtph_ps(_mm_loadu_si128(q)), _mm256_cvtph_ps(_mm_loadu_si128(q + 1))};
+  }
   // Rounds to nearest even and stores 16 bf16 values; NaN becomes a quiet NaN.
   static void store_bf16(uint16_t* p, F v) {
     const I b = bits_of(v);

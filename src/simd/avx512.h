@@ -78,6 +78,10 @@ struct Avx512 {
     return from_bits(_mm512_slli_epi32(
         _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
   }
+  // 16 half-precision values, widened exactly (subnormal halves too, whatever the environment).
+  static F load_f16(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
   // Rounds to nearest even and stores 16 bf16 values; NaN becomes a quiet NaN.
   static void store_bf16(uint16_t* p, F v) {
     const I b = bits_of(v);

@@ -57,6 +57,18 @@ SLUICE_SIMD_INLINE typename V::F gelu_tanh(typename V::F x) {
   return V::mul(x, sigmoid<V>(V::mul(V::set1(scalar::kGeluTwoSqrt2OverPi), inner)));
 }
 template <class V>
+SLUICE_SIMD_INLINE typename V::F sqrt_softplus(typename V::F x) {
+  using K = scalar::SoftplusConstants;
+  const auto t =
+      exp<V>(V::from_bits(V::ori(V::bits_of(x), V::seti(static_cast<int32_t>(0x80000000u)))));
+  const auto z = V::div(t, V::add(V::set1(2.0f), t)), q = V::mul(z, z);
+  auto p = V::set1(K::kC[0]);
+  for (int i = 1; i < 8; ++i) p = V::fma(p, q, V::set1(K::kC[i]));
+  const auto atanh = V::fma(V::mul(z, q), p, z);
+  const auto y = V::add(V::max(x, V::zero()), V::add(atanh, atanh));
+  return V::sqrt(V::select(V::is_nan(x), x, y));
+}
+template <class V>
 SLUICE_SIMD_INLINE typename V::F tanh(typename V::F x) {
   using K = scalar::TanhConstants;
   const auto sign = V::seti(static_cast<int32_t>(0x80000000u));

@@ -45,6 +45,22 @@ TEST(Scalar, SigmoidAndTanhAreWithinFourUlp) {
   EXPECT_LE(tanh, 4.0);
 }
 
+TEST(Scalar, SoftplusIsWithinFourUlp) {
+  const ScopedFloatEnv env;
+  double worst = 0;
+  for (int i = 0; i <= 400000; ++i) {
+    const float x = -80.0f + 120.0f * static_cast<float>(i) / 400000.0f;
+    const double wide = x;
+    const double want = std::max(wide, 0.0) + std::log1p(std::exp(-std::fabs(wide)));
+    worst = std::max(worst, ulp_error(scalar::softplus(x), want));
+    EXPECT_LE(ulp_error(scalar::sqrt_softplus(x), std::sqrt(want)), 4.0) << x;
+  }
+  EXPECT_LE(worst, 4.0);
+  EXPECT_EQ(scalar::softplus(3e38f), 3e38f);
+  EXPECT_EQ(scalar::softplus(-200.0f), 0.0f);
+  EXPECT_TRUE(std::isnan(scalar::softplus(NAN)));
+}
+
 TEST(Scalar, Sum32HasTheWrittenTree) {
   // 2^24 + 1 is lost in f32: where the big value stands decides what survives.
   scalar::Sum32 sum;

@@ -34,7 +34,7 @@ void declare(const Kernel<MoeRouteKernel>& row, const Problem& p) {
         std::vector<int32_t> ids(static_cast<size_t>(p.t * p.k));
         std::vector<float> weights(ids.size());
         MoeRouteArgs args;
-        args.logits = {logits.as<float>(), p.t, p.experts};
+        args.logits = ConstMatrixF32(logits.as<float>(), p.t, p.experts);
         args.rule.score = p.score;
         args.rule.renormalise = true;
         args.k = p.k;

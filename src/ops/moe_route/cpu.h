@@ -4,30 +4,83 @@
 #pragma once
 
 #include "ops/moe_route/kernels.h"
+#include "ops/moe_route/row.h"
 #include "simd/math.h"
 
 namespace sluice::simd {
 
+// How logits are stored; each load gives the 16 values at i, of which n >= 1 exist.
+template <class V>
+struct RouteF32 {
+  using T = float;
+  static typename V::F load(const T* p, int64_t n) {
+    return n >= 16 ? V::load(p) : V::load_n(p, n);
+  }
+};
+template <class V>
+struct RouteBf16 {
+  using T = uint16_t;
+  static typename V::F load(const T* p, int64_t n) {
+    if (n >= 16) return V::load_bf16(p);
+    T tail[16] = {};
+    for (int64_t i = 0; i < n; ++i) tail[i] = p[i];
+    return V::load_bf16(tail);
+  }
+};
+template <class V>
+struct RouteF16 {
+  using T = uint16_t;
+  static typename V::F load(const T* p, int64_t n) {
+    if (n >= 16) return V::load_f16(p);
+    T tail[16] = {};
+    for (int64_t i = 0; i < n; ++i) tail[i] = p[i];
+    return V::load_f16(tail);
+  }
+};
+
+// A row of values from which the largest are taken: tops[c] is the largest of x[16c, 16c + 16).
+template <class V>
+struct RouteValues {
+  alignas(64) float x[kMaxExperts];
+  alignas(64) float tops[kMaxExperts / 16];
+};
 template <class V>
 struct RouteRow {
   alignas(64) float logits[kMaxExperts];
-  alignas(64) float score[kMaxExperts];   // p, or the logit for kSoftmaxSelected
-  alignas(64) float select[kMaxExperts];  // score + bias; -infinity: fills up a row, or is taken
+  alignas(64) float score[kMaxExperts];  // p, or the logit for kSoftmaxSelected
+  RouteValues<V> select, groups;
 };
 
 template <class V>
-typename V::F infinity(int sign) {
+SLUICE_SIMD_INLINE typename V::F infinity(int sign) {
   return V::from_bits(V::seti(static_cast<int32_t>(sign < 0 ? 0xff800000u : 0x7f800000u)));
 }
 // Lanes that are neither infinite nor NaN.
 template <class V>
-typename V::M finite(typename V::F x) {
+SLUICE_SIMD_INLINE typename V::M finite(typename V::F x) {
   const auto magnitude = V::from_bits(V::andi(V::bits_of(x), V::seti(0x7fffffff)));
   return V::less(magnitude, infinity<V>(1));
 }
+// route::rounded.
+template <class V>
+SLUICE_SIMD_INLINE typename V::F rounded(typename V::F x, bool round) {
+  if (!round) return x;
+  const auto b = V::bits_of(x);
+  const auto odd = V::andi(V::template shr<16>(b), V::seti(1));
+  const auto up = V::addi(V::addi(b, V::seti(0x7fff)), odd);
+  const auto r = V::from_bits(V::andi(up, V::seti(static_cast<int32_t>(0xffff0000u))));
+  return V::select(V::is_nan(x), x, r);
+}
+// The one lane of a vector.
+template <class V>
+SLUICE_SIMD_INLINE typename V::M only(int lane) {
+  alignas(64) static constexpr float kLanes[16] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                   8, 9, 10, 11, 12, 13, 14, 15};
+  return V::equal(V::load(kLanes), V::set1(static_cast<float>(lane)));
+}
 
-// exp(l - max) of the finite ones of l[0, n), others 0, divided by their sum32. l and p are padded
-// to 16; padding in l is not finite. False: nothing is finite, p is not written.
+// route::softmax_finite. l and p are padded to 16; padding in l is not finite. False: nothing is
+// finite, p is not written.
 template <class V>
 bool softmax_finite(const float* l, int64_t n, float* p) {
   auto m = infinity<V>(-1);
@@ -49,18 +102,18 @@ bool softmax_finite(const float* l, int64_t n, float* p) {
   return true;
 }
 
-// Copies a row of logits, padded with -infinity; returns whether all, some or none are finite.
+// Widens and rounds a row of logits, padded with -infinity; returns whether all, some or none are
+// finite.
 struct Finite {
   bool all, any;
 };
-template <class V>
-Finite load_row(const float* from, int64_t experts, float* to) {
+template <class V, class In>
+Finite load_row(const typename In::T* from, int64_t experts, bool round, float* to) {
   Finite f{true, false};
   for (int64_t i = 0; i < experts; i += 16) {
     const int64_t n = experts - i;
-    const auto inside = V::first(n);
     const auto v =
-        V::select(inside, n >= 16 ? V::load(from + i) : V::load_n(from + i, n), infinity<V>(-1));
+        V::select(V::first(n), rounded<V>(In::load(from + i, n), round), infinity<V>(-1));
     const uint32_t wanted = n >= 16 ? 0xffffu : (1u << static_cast<unsigned>(n)) - 1u;
     const uint32_t got = V::bits(finite<V>(v));
     f.all = f.all && got == wanted;
@@ -73,99 +126,176 @@ Finite load_row(const float* from, int64_t experts, float* to) {
 template <class V>
 void score_row(const MoeRouteTask& task, RouteRow<V>& row) {
   const int64_t e = task.experts;
-  if (task.rule.score == RouteScore::kSoftmaxAll) softmax_finite<V>(row.logits, e, row.score);
+  const RouteScore score = task.rule.score;
+  const bool selected = score == RouteScore::kSoftmaxSelected;
+  const bool by_logit = selected || task.rule.select == RouteSelect::kLogit;
+  const bool round = task.rule.rounding.scores && !selected;
+  if (score == RouteScore::kSoftmaxAll) softmax_finite<V>(row.logits, e, row.score);
   for (int64_t i = 0; i < e; i += 16) {
     const auto l = V::load(row.logits + i);
     const auto usable = finite<V>(l);
     auto s = l;
-    if (task.rule.score == RouteScore::kSoftmaxAll) s = V::load(row.score + i);
-    if (task.rule.score == RouteScore::kSigmoid) s = V::select(usable, sigmoid<V>(l), V::zero());
+    if (score == RouteScore::kSoftmaxAll) s = V::load(row.score + i);
+    if (score == RouteScore::kSigmoid) s = V::select(usable, sigmoid<V>(l), V::zero());
+    if (score == RouteScore::kSqrtSoftplus) s = V::select(usable, sqrt_softplus<V>(l), V::zero());
+    s = rounded<V>(s, round);
     V::store(row.score + i, s);
+    if (by_logit) s = l;
     if (task.selection_bias != nullptr) s = V::add(s, V::load_n(task.selection_bias + i, e - i));
     s = V::select(finite<V>(s), s, infinity<V>(-1));
-    V::store(row.select + i, V::select(usable, s, infinity<V>(-1)));
+    V::store(row.select.x + i, V::select(usable, s, infinity<V>(-1)));
   }
 }
 
-// The lowest id among the largest values left; -1 when nothing finite is left.
+// The largest of every 16, padded to whole vectors.
 template <class V>
-int64_t take_best(RouteRow<V>& row, int64_t experts) {
+void find_tops(RouteValues<V>& values, int64_t n) {
+  for (int64_t c = 0; c < n; c += 256) {
+    auto tops = infinity<V>(-1);
+    for (int64_t i = c; i < n && i < c + 256; i += 16) {
+      const auto top = V::set1(V::reduce_max(V::load(values.x + i)));
+      tops = V::select(only<V>(static_cast<int>((i - c) / 16)), top, tops);
+    }
+    V::store(values.tops + c / 16, tops);
+  }
+}
+
+// Takes the lowest index among the largest values left; -1 when only -infinity is. Vector stores
+// only: a scalar one would stall the vector load that follows.
+template <class V>
+int64_t take_best(RouteValues<V>& values, int64_t n) {
   auto m = infinity<V>(-1);
-  for (int64_t i = 0; i < experts; i += 16) m = V::max(m, V::load(row.select + i));
+  for (int64_t c = 0; c < n; c += 256) m = V::max(m, V::load(values.tops + c / 16));
   const auto best = V::set1(V::reduce_max(m));
-  if ((V::bits(finite<V>(best)) & 1u) == 0) return -1;
-  for (int64_t i = 0; i < experts; i += 16) {
-    const uint32_t equal = V::bits(V::equal(V::load(row.select + i), best));
-    if (equal == 0) continue;
-    const int64_t id = i + __builtin_ctz(equal);
-    V::store_n(row.select + id, infinity<V>(-1), 1);
-    return id;
+  if ((V::bits(V::greater(best, infinity<V>(-1))) & 1u) == 0) return -1;
+  for (int64_t c = 0; c < n; c += 256) {
+    const auto tops = V::load(values.tops + c / 16);
+    const uint32_t holds = V::bits(V::equal(tops, best));
+    if (holds == 0) continue;
+    const int at = __builtin_ctz(holds);
+    float* x = values.x + c + 16 * at;
+    auto v = V::load(x);
+    const int lane = __builtin_ctz(V::bits(V::equal(v, best)));
+    v = V::select(only<V>(lane), infinity<V>(-1), v);
+    V::store(x, v);
+    V::store(values.tops + c / 16, V::select(only<V>(at), V::set1(V::reduce_max(v)), tops));
+    return c + 16 * at + lane;
   }
   return -1;
 }
 
 template <class V>
-void select_experts(const MoeRouteTask& task, RouteRow<V>& row, int32_t* ids) {
-  int64_t k = 0;
-  for (; k < task.k; ++k) {
-    const int64_t id = take_best<V>(row, task.experts);
+int64_t take_largest(RouteValues<V>& values, int64_t n, int64_t k, int32_t* ids) {
+  find_tops<V>(values, n);
+  int64_t chosen = 0;
+  for (; chosen < k; ++chosen) {
+    const int64_t id = take_best<V>(values, n);
     if (id < 0) break;
-    ids[k] = static_cast<int32_t>(id);
+    ids[chosen] = static_cast<int32_t>(id);
   }
-  // What is left has no finite value: lowest ids that are not yet in the row.
-  const int64_t finite_count = k;
-  for (int32_t id = 0; k < task.k; ++id) {
-    bool used = false;
-    for (int64_t i = 0; i < finite_count; ++i) used = used || ids[i] == id;
-    if (!used) ids[k++] = id;
-  }
+  return chosen;
 }
 
+// route::group_score: per lane the two largest, then across lanes.
 template <class V>
-void weigh(const MoeRouteTask& task, const RouteRow<V>& row, const int32_t* ids, float* w) {
-  const int64_t k = task.k;
-  if (task.rule.score == RouteScore::kSoftmaxSelected) {
-    alignas(64) float selected[kMaxExpertsPerToken], p[kMaxExpertsPerToken];
-    for (int64_t i = 0; i < kMaxExpertsPerToken; i += 16) V::store(selected + i, infinity<V>(-1));
-    for (int64_t i = 0; i < k; ++i) selected[i] = row.score[ids[i]];
-    const bool any = softmax_finite<V>(selected, k, p);
-    for (int64_t i = 0; i < k; ++i) w[i] = any ? p[i] : 1.0f / float(k);
-  } else {
-    for (int64_t i = 0; i < k; ++i) w[i] = row.score[ids[i]];
+float group_score(GroupScore rule, const float* x, int64_t n) {
+  auto first = infinity<V>(-1), second = first;
+  for (int64_t i = 0; i < n; i += 16) {
+    auto v = n - i >= 16 ? V::load(x + i) : V::load_n(x + i, n - i);
+    v = V::select(V::first(n - i), v, infinity<V>(-1));
+    second = V::max(second, V::min(first, v));
+    first = V::max(first, v);
   }
-  if (task.rule.renormalise) {
-    float sum = 0;
-    for (int64_t i = 0; i < k; ++i) sum = sum + w[i];
-    const float divisor = sum + task.rule.epsilon;
-    for (int64_t i = 0; i < k; ++i) w[i] = divisor != 0 ? w[i] / divisor : 1.0f / float(k);
-  }
-  for (int64_t i = 0; i < k; ++i) {
-    w[i] = w[i] * task.rule.routed_scale;
-    if (task.per_expert_scale != nullptr) w[i] = w[i] * task.per_expert_scale[ids[i]];
-  }
+  const float top = V::reduce_max(first);
+  if (rule == GroupScore::kMax) return top;
+  const int lane = __builtin_ctz(V::bits(V::equal(first, V::set1(top))));
+  return top + V::reduce_max(V::select(only<V>(lane), second, first));
 }
 
+// Experts outside the best groups come last.
 template <class V>
-int64_t moe_route(const MoeRouteTask& task) {
-  int64_t non_finite_rows = 0;
+void drop_groups(const MoeRouteTask& task, RouteRow<V>& row) {
+  const RouteGroups& groups = task.rule.groups;
+  if (groups.kept == groups.count) return;
+  const int64_t each = task.experts / groups.count;
+  const int64_t padded = (groups.count + 15) / 16 * 16;
+  for (int64_t g = 0; g < padded; ++g)
+    row.groups.x[g] = g < groups.count ? group_score<V>(groups.score, row.select.x + g * each, each)
+                                       : route::minus_infinity<V>();
+  int32_t best[kMaxExperts];
+  const int64_t chosen = take_largest<V>(row.groups, groups.count, groups.kept, best);
+  route::fill_places<V>(chosen, groups.kept, best);
+  bool kept[kMaxExperts];
+  for (int64_t g = 0; g < groups.count; ++g) kept[g] = false;
+  for (int64_t g = 0; g < groups.kept; ++g) kept[best[g]] = true;
+  for (int64_t g = 0; g < groups.count; ++g)
+    for (int64_t i = 0; !kept[g] && i < each; i += 16)
+      V::store_n(row.select.x + g * each + i, infinity<V>(-1), each - i);
+}
+
+// Scores of the chosen experts; places that were only filled weigh nothing.
+template <class V>
+void pick_scores(const MoeRouteTask& task, const RouteRow<V>& row, const int32_t* ids,
+                 int64_t chosen, float* w) {
+  for (int64_t i = chosen; i < task.k; ++i) w[i] = 0.0f;
+  if (task.rule.score != RouteScore::kSoftmaxSelected) {
+    for (int64_t i = 0; i < chosen; ++i) w[i] = row.score[ids[i]];
+    return;
+  }
+  alignas(64) float selected[kMaxExpertsPerToken], p[kMaxExpertsPerToken];
+  for (int64_t i = 0; i < chosen; i += 16) V::store(selected + i, infinity<V>(-1));
+  for (int64_t i = 0; i < chosen; ++i) selected[i] = row.score[ids[i]];
+  if (!softmax_finite<V>(selected, chosen, p)) return;  // nothing was chosen
+  for (int64_t i = 0; i < chosen; ++i) w[i] = route::rounded<V>(p[i], task.rule.rounding.scores);
+}
+
+template <class V, class In>
+uint32_t append_shared(const MoeRouteTask& task, const typename In::T* from, int32_t* ids,
+                       float* w) {
+  const RouteRule& rule = task.rule;
+  const bool sigmoids = rule.shared_weight == SharedWeight::kSigmoid;
+  uint32_t flags = 0;
+  for (int64_t s = 0; s < rule.shared; s += 16) {
+    const int64_t n = rule.shared - s < 16 ? rule.shared - s : 16;
+    auto v = V::set1(1.0f);
+    if (sigmoids) {
+      const auto l = rounded<V>(In::load(from + task.experts + s, n), rule.rounding.logits);
+      const auto usable = finite<V>(l);
+      const uint32_t wanted = (1u << static_cast<unsigned>(n)) - 1u;
+      if ((V::bits(usable) & wanted) != wanted) flags = route::kNonFiniteRow;
+      v = V::select(usable, sigmoid<V>(l), V::zero());
+      v = rounded<V>(v, rule.rounding.scores || rule.rounding.out);
+    }
+    V::store_n(w + task.k + s, v, n);
+    for (int64_t i = 0; i < n; ++i)
+      ids[task.k + s + i] = static_cast<int32_t>(task.experts + s + i);
+  }
+  return flags;
+}
+
+template <class V, class In>
+RouteCounts moe_route(const MoeRouteTask& task) {
+  RouteCounts counts;
   RouteRow<V> row;
   for (int64_t t = task.begin; t < task.end; ++t) {
-    int32_t* ids = task.ids + t * task.k;
-    float* weights = task.weights + t * task.k;
-    const Finite f = load_row<V>(task.logits + t * task.stride, task.experts, row.logits);
-    non_finite_rows += f.all ? 0 : 1;
-    if (!f.any) {
-      for (int64_t k = 0; k < task.k; ++k) {
-        ids[k] = static_cast<int32_t>(k);
-        weights[k] = 1.0f / float(task.k);
-      }
-      continue;
+    const auto* from = static_cast<const typename In::T*>(task.logits) + t * task.stride;
+    int32_t* ids = task.ids + t * task.out_stride;
+    float* w = task.weights + t * task.out_stride;
+    const Finite f = load_row<V, In>(from, task.experts, task.rule.rounding.logits, row.logits);
+    int64_t chosen = 0;
+    if (f.any) {
+      score_row<V>(task, row);
+      drop_groups<V>(task, row);
+      chosen = take_largest<V>(row.select, task.experts, task.k, ids);
     }
-    score_row<V>(task, row);
-    select_experts<V>(task, row, ids);
-    weigh<V>(task, row, ids, weights);
+    route::fill_places<V>(chosen, task.k, ids);
+    pick_scores<V>(task, row, ids, chosen, w);
+    uint32_t flags = route::weigh<V>(task.rule, task.per_expert_scale, ids, task.k, w);
+    flags |= append_shared<V, In>(task, from, ids, w);
+    counts.non_finite_rows += !f.all || (flags & route::kNonFiniteRow) != 0 ? 1 : 0;
+    counts.zero_rows += (flags & route::kZeroRow) != 0 ? 1 : 0;
   }
-  return non_finite_rows;
+  return counts;
 }
 
 }  // namespace sluice::simd

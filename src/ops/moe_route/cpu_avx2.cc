@@ -3,8 +3,16 @@
 
 namespace sluice {
 
-int64_t moe_route_f32_avx2(const MoeRouteTask& task) {
-  return simd::moe_route<simd::Avx2>(task);
+using simd::Avx2;
+
+RouteCounts moe_route_f32_avx2(const MoeRouteTask& task) {
+  return simd::moe_route<Avx2, simd::RouteF32<Avx2>>(task);
+}
+RouteCounts moe_route_bf16_avx2(const MoeRouteTask& task) {
+  return simd::moe_route<Avx2, simd::RouteBf16<Avx2>>(task);
+}
+RouteCounts moe_route_f16_avx2(const MoeRouteTask& task) {
+  return simd::moe_route<Avx2, simd::RouteF16<Avx2>>(task);
 }
 
 }  // namespace sluice

@@ -1,126 +1,147 @@
-// Scalar truth, step by step as the contract writes it.
-#include <cmath>
-
+// Scalar truth, step by step as the contract writes it, over the rules of row.h.
+#include "base/fp.h"
 #include "ops/moe_route/kernels.h"
-#include "simd/scalar.h"
+#include "ops/moe_route/row.h"
 
 namespace sluice {
 namespace {
 
+struct Scalar {};
+
+float widen(const float* p) {
+  return *p;
+}
+float widen(const bf16* p) {
+  return static_cast<float>(*p);
+}
+struct Half {
+  uint16_t bits;
+};
+float widen(const Half* p) {
+  return f16_to_f32(p->bits);
+}
+
 struct Row {
   const MoeRouteTask* task = nullptr;
-  const float* logits = nullptr;
   int32_t* ids = nullptr;
   float* weights = nullptr;
+  bool all_finite = true;
+  float logits[kMaxExperts];
   float score[kMaxExperts];   // p, or the logit for kSoftmaxSelected
-  float select[kMaxExperts];  // score + bias; -infinity marks what only fills up a row
+  float select[kMaxExperts];  // what competes; -infinity comes last
 };
 
-// exp(l - max) of the finite ones of l, others 0; divided by their sum32. False: none is finite,
-// and p is zeros.
-bool softmax(const float* l, int64_t n, float* p) {
-  float m = -INFINITY;
-  for (int64_t i = 0; i < n; ++i)
-    if (std::isfinite(l[i])) m = scalar::max(m, l[i]);
-  for (int64_t i = 0; i < n; ++i) p[i] = 0.0f;
-  if (!std::isfinite(m)) return false;
-  scalar::Sum32 sum;
-  for (int64_t i = 0; i < n; ++i) {
-    p[i] = std::isfinite(l[i]) ? scalar::exp(l[i] - m) : 0.0f;
-    sum.add(i, p[i]);
+template <class T>
+void load_row(const T* from, Row& row) {
+  row.all_finite = true;
+  for (int64_t i = 0; i < row.task->experts; ++i) {
+    row.logits[i] = route::rounded<Scalar>(widen(from + i), row.task->rule.rounding.logits);
+    row.all_finite = row.all_finite && route::is_finite<Scalar>(row.logits[i]);
   }
-  const float total = sum.total();
-  for (int64_t i = 0; i < n; ++i) p[i] = p[i] / total;
-  return true;
 }
 
 void score_row(Row& row) {
   const MoeRouteTask& task = *row.task;
   const int64_t e = task.experts;
-  switch (task.rule.score) {
-    case RouteScore::kSoftmaxAll:
-      softmax(row.logits, e, row.score);
-      break;
-    case RouteScore::kSoftmaxSelected:
-      for (int64_t i = 0; i < e; ++i) row.score[i] = row.logits[i];
-      break;
-    case RouteScore::kSigmoid:
-      for (int64_t i = 0; i < e; ++i)
-        row.score[i] = std::isfinite(row.logits[i]) ? scalar::sigmoid(row.logits[i]) : 0.0f;
-      break;
-  }
+  const bool softmax = task.rule.score == RouteScore::kSoftmaxAll;
+  const bool round = task.rule.rounding.scores && task.rule.score != RouteScore::kSoftmaxSelected;
+  if (softmax) route::softmax_finite<Scalar>(row.logits, e, row.score);
   for (int64_t i = 0; i < e; ++i) {
-    const float s =
-        task.selection_bias != nullptr ? row.score[i] + task.selection_bias[i] : row.score[i];
-    row.select[i] = std::isfinite(row.logits[i]) && std::isfinite(s) ? s : -INFINITY;
+    const float l = row.logits[i];
+    if (!softmax)
+      row.score[i] =
+          route::is_finite<Scalar>(l) ? route::score_of<Scalar>(task.rule.score, l) : 0.0f;
+    row.score[i] = route::rounded<Scalar>(row.score[i], round);
+    row.select[i] = route::select_value<Scalar>(task.rule, l, row.score[i], task.selection_bias, i);
   }
 }
 
-// K times the largest of what is left, the lowest id among equals; what is not finite comes last.
-void select_experts(Row& row) {
-  bool taken[kMaxExperts] = {};
-  for (int64_t k = 0; k < row.task->k; ++k) {
-    int64_t best = -1;
-    for (int64_t i = 0; i < row.task->experts; ++i)
-      if (!taken[i] && (best < 0 || row.select[i] > row.select[best])) best = i;
-    taken[best] = true;
-    row.ids[k] = static_cast<int32_t>(best);
-  }
+// Experts outside the best groups come last.
+void drop_groups(Row& row) {
+  const RouteGroups& groups = row.task->rule.groups;
+  if (groups.kept == groups.count) return;
+  const int64_t each = row.task->experts / groups.count;
+  float score[kMaxExperts];
+  int32_t best[kMaxExperts];
+  for (int64_t g = 0; g < groups.count; ++g)
+    score[g] = route::group_score<Scalar>(groups.score, row.select + g * each, each);
+  const int64_t chosen = route::take_largest<Scalar>(score, groups.count, groups.kept, best);
+  route::fill_places<Scalar>(chosen, groups.kept, best);
+  bool kept[kMaxExperts] = {};
+  for (int64_t g = 0; g < groups.kept; ++g) kept[best[g]] = true;
+  for (int64_t i = 0; i < row.task->experts; ++i)
+    if (!kept[i / each]) row.select[i] = route::minus_infinity<Scalar>();
 }
 
-void weigh(Row& row) {
+// Scores of the chosen experts; places that were only filled weigh nothing.
+void pick_scores(Row& row, int64_t chosen) {
   const MoeRouteTask& task = *row.task;
-  float* w = row.weights;
-  float selected[kMaxExpertsPerToken];
-  for (int64_t k = 0; k < task.k; ++k) selected[k] = row.score[row.ids[k]];
-  if (task.rule.score != RouteScore::kSoftmaxSelected) {
-    for (int64_t k = 0; k < task.k; ++k) w[k] = selected[k];
-  } else if (!softmax(selected, task.k, w)) {
-    for (int64_t k = 0; k < task.k; ++k) w[k] = 1.0f / static_cast<float>(task.k);
-  }
-  if (task.rule.renormalise) {
-    float sum = 0;
-    for (int64_t k = 0; k < task.k; ++k) sum = sum + w[k];
-    const float divisor = sum + task.rule.epsilon;
-    for (int64_t k = 0; k < task.k; ++k)
-      w[k] = divisor != 0 ? w[k] / divisor : 1.0f / static_cast<float>(task.k);
-  }
-  for (int64_t k = 0; k < task.k; ++k) {
-    w[k] = w[k] * task.rule.routed_scale;
-    if (task.per_expert_scale != nullptr) w[k] = w[k] * task.per_expert_scale[row.ids[k]];
+  float selected[kMaxExpertsPerToken] = {};
+  for (int64_t k = 0; k < task.k; ++k) row.weights[k] = 0.0f;
+  for (int64_t k = 0; k < chosen; ++k) selected[k] = row.score[row.ids[k]];
+  if (task.rule.score == RouteScore::kSoftmaxSelected) {
+    route::softmax_finite<Scalar>(selected, chosen, row.weights);
+    for (int64_t k = 0; k < chosen; ++k)
+      row.weights[k] = route::rounded<Scalar>(row.weights[k], task.rule.rounding.scores);
+  } else {
+    for (int64_t k = 0; k < chosen; ++k) row.weights[k] = selected[k];
   }
 }
 
-// Nothing to choose by: the first K experts share the token.
-void share_evenly(Row& row) {
-  for (int64_t k = 0; k < row.task->k; ++k) {
-    row.ids[k] = static_cast<int32_t>(k);
-    row.weights[k] = 1.0f / static_cast<float>(row.task->k);
+template <class T>
+uint32_t append_shared(const T* from, Row& row) {
+  const MoeRouteTask& task = *row.task;
+  const bool round = task.rule.rounding.logits;
+  uint32_t flags = 0;
+  for (int64_t s = 0; s < task.rule.shared; ++s) {
+    float w = 1.0f;
+    if (task.rule.shared_weight == SharedWeight::kSigmoid) {
+      const float l = route::rounded<Scalar>(widen(from + task.experts + s), round);
+      const bool usable = route::is_finite<Scalar>(l);
+      w = usable ? scalar::sigmoid(l) : 0.0f;
+      if (!usable) flags = route::kNonFiniteRow;
+      w = route::rounded<Scalar>(w, task.rule.rounding.scores || task.rule.rounding.out);
+    }
+    row.ids[task.k + s] = static_cast<int32_t>(task.experts + s);
+    row.weights[task.k + s] = w;
   }
+  return flags;
+}
+
+template <class T>
+RouteCounts route_rows(const MoeRouteTask& task) {
+  RouteCounts counts;
+  Row row;
+  row.task = &task;
+  for (int64_t t = task.begin; t < task.end; ++t) {
+    const T* from = static_cast<const T*>(task.logits) + t * task.stride;
+    row.ids = task.ids + t * task.out_stride;
+    row.weights = task.weights + t * task.out_stride;
+    load_row(from, row);
+    score_row(row);
+    drop_groups(row);
+    const int64_t chosen = route::take_largest<Scalar>(row.select, task.experts, task.k, row.ids);
+    route::fill_places<Scalar>(chosen, task.k, row.ids);
+    pick_scores(row, chosen);
+    uint32_t flags =
+        route::weigh<Scalar>(task.rule, task.per_expert_scale, row.ids, task.k, row.weights);
+    flags |= append_shared(from, row);
+    counts.non_finite_rows += !row.all_finite || (flags & route::kNonFiniteRow) != 0 ? 1 : 0;
+    counts.zero_rows += (flags & route::kZeroRow) != 0 ? 1 : 0;
+  }
+  return counts;
 }
 
 }  // namespace
 
-int64_t moe_route_f32_reference(const MoeRouteTask& task) {
-  int64_t non_finite_rows = 0;
-  Row row;
-  row.task = &task;
-  for (int64_t t = task.begin; t < task.end; ++t) {
-    row.logits = task.logits + t * task.stride;
-    row.ids = task.ids + t * task.k;
-    row.weights = task.weights + t * task.k;
-    int64_t finite = 0;
-    for (int64_t i = 0; i < task.experts; ++i) finite += std::isfinite(row.logits[i]) ? 1 : 0;
-    non_finite_rows += finite < task.experts ? 1 : 0;
-    if (finite == 0) {
-      share_evenly(row);
-      continue;
-    }
-    score_row(row);
-    select_experts(row);
-    weigh(row);
-  }
-  return non_finite_rows;
+RouteCounts moe_route_f32_reference(const MoeRouteTask& task) {
+  return route_rows<float>(task);
+}
+RouteCounts moe_route_bf16_reference(const MoeRouteTask& task) {
+  return route_rows<bf16>(task);
+}
+RouteCounts moe_route_f16_reference(const MoeRouteTask& task) {
+  return route_rows<Half>(task);
 }
 
 }  // namespace sluice
