@@ -39,7 +39,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND SLUICE_FLAGS_avx512 -Wno-uninitialized -Wno-maybe-uninitialized)
 endif()
 set(SLUICE_FLAGS_avx512vnni ${SLUICE_FLAGS_avx512} -mavx512vnni)
-set(SLUICE_FLAGS_amx ${SLUICE_FLAGS_avx512vnni} -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16)
+set(SLUICE_FLAGS_amx ${SLUICE_FLAGS_avx512vnni} -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16)
 
 define_property(GLOBAL PROPERTY SLUICE_TEST_FILES BRIEF_DOCS "tests" FULL_DOCS "file;room pairs")
 define_property(GLOBAL PROPERTY SLUICE_BENCH_FILES BRIEF_DOCS "benches" FULL_DOCS "file;room pairs")

@@ -61,8 +61,8 @@ Isa find_isa() {
   const bool avx512 = avx2 && saves(0xe6) && bit(seven.b, 16) && bit(seven.b, 17) &&
                       bit(seven.b, 30) && bit(seven.b, 31);
   const bool vnni = avx512 && bit(seven.c, 11);
-  const bool amx = vnni && saves(0x60000) && bit(seven1.a, 5) && bit(seven.d, 22) &&
-                   bit(seven.d, 24) && bit(seven.d, 25);
+  const bool amx = vnni && saves(0x60000) && bit(seven.c, 1) && bit(seven1.a, 5) &&
+                   bit(seven.d, 22) && bit(seven.d, 24) && bit(seven.d, 25);
   if (amx && tiles_permitted()) return Isa::kAmx;
   if (vnni) return Isa::kAvx512Vnni;
   if (avx512) return Isa::kAvx512;

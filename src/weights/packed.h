@@ -7,7 +7,8 @@
 //          AMX's and AVX-512's bf16 dot products), zero-padded past K
 //   mxfp4  for each block of 32 k: 16 scale bytes (E8M0, one per column), then [16][16] bytes of
 //          nibbles: byte j of column c at 16 j + c, low nibble k = 2 j, high nibble k = 2 j + 1,
-//          so that 16 consecutive bytes hold the same two k of all columns
+//          so that 16 consecutive bytes hold the same two k of all columns; -0 (code 8) is packed
+//          as +0, because tables that add a scale to an exponent have no place for its sign
 // Layout kGluPanel16: the same, for gate_up matrices with N = 2 I: panel 2 j holds 16 gate columns
 //   16 j .., panel 2 j + 1 the 16 up columns of the same units, so that the activation finds both
 //   in registers. Each half is padded to 16 on its own: there are 2 * ceil(I / 16) panels.

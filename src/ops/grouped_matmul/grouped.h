@@ -11,6 +11,7 @@ struct GroupedPlan {
   GroupedMatmulArgs args;
   std::span<const int32_t> active;
   const PanelKernel* kernel = nullptr;
+  Isa isa = Isa::kReference;  // the kernel's, which may be less than the context's
   PanelEpilogue* epilogue = nullptr;
   float* prepared = nullptr;  // prepared_floats(starts[E], K), set by the caller
 };

@@ -156,6 +156,7 @@ Result<GroupedPlan> plan_grouped(const ExecContext& context, const GroupedMatmul
     return unimplemented("grouped_matmul: no kernel of arith {} for {} weights",
                          arith_name(args.arith), weight_format_name(w.format));
   plan.kernel = kernel->run;
+  plan.isa = kernel->isa;
   plan.epilogue = args.glu ? epilogue->run : kernel->run->store;
   return plan;
 }

@@ -142,6 +142,14 @@ int64_t panel_rows(int64_t n, int64_t panel) {
   return left < kColumns ? left : kColumns;
 }
 
+// Panels hold no -0: the kernels need not keep its sign apart from +0's (weights/packed.h).
+std::byte without_negative_zero(std::byte pair) {
+  auto b = static_cast<unsigned>(pair);
+  if ((b & 0x0f) == 0x08) b &= 0xf0;
+  if ((b & 0xf0) == 0x80) b &= 0x0f;
+  return static_cast<std::byte>(b);
+}
+
 // One block column of a panel: `row(c)` is the stored row of column c.
 template <class Row>
 Status pack_mxfp4_panel(const StoredMxfp4& w, int64_t columns, Row row, std::byte* out) {
@@ -153,7 +161,8 @@ Status pack_mxfp4_panel(const StoredMxfp4& w, int64_t columns, Row row, std::byt
       if (w.scales[at] == std::byte{255})
         return data_loss("pack: mxfp4: the scale of row N = {}, block {} is NaN (255)", row(c), b);
       block[c] = w.scales[at];
-      for (int64_t j = 0; j < 16; ++j) block[kColumns + j * kColumns + c] = w.blocks[at * 16 + j];
+      for (int64_t j = 0; j < 16; ++j)
+        block[kColumns + j * kColumns + c] = without_negative_zero(w.blocks[at * 16 + j]);
     }
   }
   return ok_status();

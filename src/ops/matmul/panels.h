@@ -59,6 +59,24 @@ struct PanelKernel {
 };
 inline constexpr int64_t kPanelRowGrain = 24;
 
+// How kernels over tiles cut a segment's rows: ceil(rows / 16) tiles of one size, because a product
+// costs a tile's rows (9 at least) in cycles and another size another configuration. The last tile
+// may have rows too many: they hold anything and are never stored. In `prepared`, a tile is
+// [round_up(K, 32) / 32][rows][32] bf16: half of the room that there is, the surplus rows included.
+struct RowTiles {
+  int64_t rows = 1, count = 0;  // rows per tile, tiles
+};
+static inline RowTiles row_tiles(int64_t row_count) {
+  const int64_t count = (row_count + 15) / 16;
+  return count == 0 ? RowTiles() : RowTiles{(row_count + count - 1) / count, count};
+}
+// Where a row's first 32 k lie; step s follows 32 * s * tiles.rows elements later.
+static inline uint16_t* row_in_tiles(float* prepared, RowTiles tiles, int64_t steps, int64_t row) {
+  const int64_t tile = row / tiles.rows;
+  return reinterpret_cast<uint16_t*>(prepared) +
+         (tile * steps * tiles.rows + row - tile * tiles.rows) * 32;
+}
+
 // Where the 16 columns of a panel go: outputs [first, first + count).
 struct PanelColumns {
   int64_t first, count;

@@ -93,6 +93,11 @@ TEST_P(MatmulRow, EqualsTheReference) {
       }
 }
 
+TEST_P(MatmulRow, ManyRowsEqualTheReference) {
+  compare(GetParam(), {150, 40, 352, true, true, true}, 1001);
+  compare(GetParam(), {129, 16, 256}, 1002, 2);
+}
+
 TEST_P(MatmulRow, RandomShapesEqualTheReference) {
   Random random(77);
   for (int64_t i = 0; i < test::property_runs(40); ++i) {

@@ -52,4 +52,40 @@ void prepared_glu(const PanelTile& tile) {
   });
 }
 
+// The same for kernels over tiles: bf16 rows in tiles (matmul/panels.h:RowTiles).
+template <class V, ActivationKind kind>
+void row_tiles_glu_tile(const PanelTile& tile, const Activation& activation) {
+  const PanelProduct& product = *tile.product;
+  const RowTiles tiles = row_tiles(product.row_count);
+  const int64_t steps = product.out_stride / 32;
+  for (int64_t p = 0; p < tile.panels; p += 2) {
+    const PanelColumns units = panel_columns(product, tile.panel + p);
+    auto gate_bias = V::zero(), up_bias = V::zero();
+    if (product.bias != nullptr) {
+      gate_bias = V::load_n(product.bias + units.first, units.count);
+      up_bias = V::load_n(product.bias + product.n / 2 + units.first, units.count);
+    }
+    // Two pairs of panels make a step of K; the last one may leave half of it: zeros.
+    const bool pad = (units.first + 16) * 2 >= product.n && units.first % 32 == 0;
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      const float* acc = tile.acc + (r * tile.panels + p) * 16;
+      auto gate = V::load(acc), up = V::load(acc + 16);
+      if (product.bias != nullptr) gate = V::add(gate, gate_bias), up = V::add(up, up_bias);
+      const auto v = V::select(V::first(units.count), activate<V, kind>(activation, gate, up),
+                               V::zero());  // the padding of K is +0
+      uint16_t* out = row_in_tiles(product.out, tiles, steps, tile.row + r) +
+                      units.first / 32 * 32 * tiles.rows + units.first % 32;
+      V::store_bf16(out, v);
+      if (pad) V::store_bf16(out + 16, V::zero());
+    }
+  }
+}
+
+template <class V>
+void row_tiles_glu(const PanelTile& tile) {
+  const auto& activation = *static_cast<const Activation*>(tile.product->epilogue_data);
+  with_activation<V>(activation.kind,
+                     [&]<ActivationKind kind>() { row_tiles_glu_tile<V, kind>(tile, activation); });
+}
+
 }  // namespace sluice::simd

@@ -76,6 +76,28 @@ Status sort(const ExecContext& context, const MoeExpertsArgs& args, const Scratc
   return moe_sort(context, a);
 }
 
+const PackedMatrix* first_of(std::span<const PackedMatrix* const> experts) {
+  for (const PackedMatrix* w : experts)
+    if (w != nullptr && !w->empty()) return w;
+  return nullptr;
+}
+
+// The best ISA at which both products' kernels take rows in the same form: the hidden rows pass
+// from one to the other as they are, and a format may have no row for the best.
+Isa common_isa(const ExecContext& context, const MoeExpertsArgs& args) {
+  const PackedMatrix *up = first_of(args.experts.gate_up), *down = first_of(args.experts.down);
+  Isa isa = context.isa;
+  while (up != nullptr && down != nullptr) {
+    const auto* a = select_panel_kernel(isa, up->format, args.arith);
+    const auto* b = select_panel_kernel(isa, down->format, args.arith);
+    if (a == nullptr || b == nullptr || a->run->prepare == b->run->prepare) break;
+    const Isa lower = a->isa < b->isa ? a->isa : b->isa;
+    if (lower == Isa::kReference) return lower;
+    isa = lower < isa ? lower : static_cast<Isa>(static_cast<int>(isa) - 1);
+  }
+  return isa;
+}
+
 // x to hidden: gate and up, activation, and the second product's row blocks.
 Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs& args,
                                 const Scratch& s) {
@@ -93,7 +115,7 @@ Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs
   SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, a, s.active.data()));
   if (plan.active.empty()) return plan;
   const Kernel<PanelEpilogue>* epilogue =
-      select_kernel(moe_experts_epilogues(), context.isa,
+      select_kernel(moe_experts_epilogues(), plan.isa,
                     args.arith == Arith::kF32Fma ? "f32" : "bf16", "any", arith_name(args.arith));
   if (epilogue == nullptr) return unimplemented("no epilogue of arith {}", arith_name(args.arith));
   plan.epilogue = epilogue->run;
@@ -141,10 +163,12 @@ Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Works
   SLUICE_RETURN_IF_ERROR(check(args));
   SLUICE_ASSIGN_OR_RETURN(const Scratch s, carve(args, workspace));
   SLUICE_RETURN_IF_ERROR(sort(context, args, s));
-  const Result<GroupedPlan> up = multiply_up(context, args, s);
+  ExecContext products = context;
+  products.isa = common_isa(context, args);
+  const Result<GroupedPlan> up = multiply_up(products, args, s);
   SLUICE_RETURN_IF_ERROR(up.status().annotate("moe_experts: gate_up"));
   const MatrixF32 y(s.prepared, static_cast<int64_t>(args.ids.size()), args.x.cols);
-  SLUICE_RETURN_IF_ERROR(multiply_down(context, args, s, *up, y).annotate("moe_experts: down"));
+  SLUICE_RETURN_IF_ERROR(multiply_down(products, args, s, *up, y).annotate("moe_experts: down"));
   MoeCombineArgs combine;
   combine.y = y;
   combine.inverse = s.inverse;

@@ -1,0 +1,38 @@
+// The AMX rows over emulated tiles: what cpu_amx.cc does, on any machine, for tests.
+#include <cstring>
+
+#include "base/fp.h"
+#include "ops/matmul/kernels.h"
+#include "ops/matmul/tiles.h"
+
+namespace sluice {
+namespace {
+
+struct Machine {
+  using Tiles = simd::EmulatedTiles;
+  static void prefetch(const std::byte*) {}
+
+  static void round_step(const float* x, int64_t count, uint16_t* out) {
+    for (int64_t i = 0; i < 32; ++i) out[i] = i < count ? bf16(x[i]).bits : 0;
+  }
+  static void expand_mxfp4(const std::byte* step, std::byte* tile) {
+    for (int i = 0; i < 256; ++i) {
+      const float scale = e8m0_to_f32(static_cast<uint8_t>(step[i % 16]));
+      const auto codes = static_cast<uint8_t>(step[16 + i]);
+      const uint16_t pair[2] = {bf16(e2m1_to_f32(codes & 15) * scale).bits,
+                                bf16(e2m1_to_f32(codes >> 4) * scale).bits};
+      std::memcpy(tile + 4 * i, pair, 4);
+    }
+  }
+};
+
+}  // namespace
+
+const PanelKernel matmul_bf16_bf16_amx_emulated = {
+    simd::prepare_tiles<Machine>, simd::multiply_tiles<Machine, WeightFormat::kBF16>,
+    matmul_bf16_bf16_reference.store};
+const PanelKernel matmul_bf16_mxfp4_amx_emulated = {
+    simd::prepare_tiles<Machine>, simd::multiply_tiles<Machine, WeightFormat::kMXFP4>,
+    matmul_bf16_mxfp4_reference.store};
+
+}  // namespace sluice

@@ -1,0 +1,92 @@
+#include "ops/matmul/cpu.h"
+#include "ops/matmul/kernels.h"
+#include "ops/matmul/tiles.h"
+#include "simd/amx_vector.h"
+
+namespace sluice {
+namespace {
+
+using V = simd::Amx;
+
+// MXFP4 codes become bf16 by a table and an exponent by one subtraction: the table holds a code's
+// value, its exponent raised by kRaise and zeros at 0, so that subtracting what a column's scale
+// leaves of the raise saturates at zero for zeros alone. That needs every scale to give normal
+// values; steps that hold another one take the long way. Codes of -0 would become +0: packing
+// leaves none (weights/packed.h).
+constexpr int kRaise = 125 << 7;
+constexpr int kLowScale = 2, kHighScale = 252;
+struct alignas(64) Mxfp4Tables {
+  uint16_t value[32];      // by the low five bits of a 16-bit lane; the fifth is another code's
+  uint8_t byte_of[4][64];  // of 64 bytes, row j's 16 columns into both halves of 32-bit lanes
+  uint16_t shift[32];      // the odd lanes hold the high nibble
+};
+constexpr Mxfp4Tables make_tables() {
+  constexpr uint16_t kBf16[8] = {0, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0};
+  Mxfp4Tables t{};
+  for (int i = 0; i < 32; ++i) {
+    const int magnitude = i % 8, sign = (i / 8) % 2;
+    t.value[i] =
+        static_cast<uint16_t>(magnitude == 0 ? 0 : kBf16[magnitude] + kRaise + (sign << 15));
+    t.shift[i] = i % 2 == 0 ? 0 : 4;
+    for (int j = 0; j < 4; ++j) {
+      t.byte_of[j][2 * i] = static_cast<uint8_t>(16 * j + i / 2);
+      t.byte_of[j][2 * i + 1] = static_cast<uint8_t>(16 * j + i / 2);
+    }
+  }
+  return t;
+}
+constexpr Mxfp4Tables kTables = make_tables();
+
+struct Machine {
+  using Tiles = V::Tiles;
+  static void prefetch(const std::byte* p) { V::prefetch(p); }
+
+  static void round_step(const float* x, int64_t count, uint16_t* out) {
+    V::store_bf16(out, V::load_n(x, count));
+    V::store_bf16(out + 16, V::load_n(x + 16, count - 16));
+  }
+
+  SLUICE_SIMD_INLINE static void expand_mxfp4(const std::byte* step, std::byte* tile) {
+    const __m512i scale = V::load_u8(step);
+    const __mmask16 odd = _mm512_cmpgt_epu32_mask(V::subi(scale, V::seti(kLowScale)),
+                                                  V::seti(kHighScale - kLowScale));
+    if (odd != 0) [[unlikely]]
+      return expand_any_scale(step, tile);
+    const __m512i lower = V::subi(V::seti(kRaise + (127 << 7)), V::shl<7>(scale));
+    const __m512i both = V::ori(lower, V::shl<16>(lower));
+    const __m512i table = V::load_i32(kTables.value), shift = V::load_i32(kTables.shift);
+#pragma GCC unroll 4
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      const __m512i codes = V::load_i32(step + 16 + 64 * quarter);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const __m512i bytes = _mm512_permutexvar_epi8(V::load_i32(kTables.byte_of[j]), codes);
+        const __m512i raised = _mm512_permutexvar_epi16(_mm512_srlv_epi16(bytes, shift), table);
+        V::store_i32(tile + (4 * quarter + j) * 64, _mm512_subs_epu16(raised, both));
+      }
+    }
+  }
+
+ private:
+  [[gnu::noinline]] static void expand_any_scale(const std::byte* step, std::byte* tile) {
+    const V::F scale = V::from_bits(V::shl<23>(V::load_u8(step)));
+    for (int j = 0; j < 16; ++j) {
+      const V::I codes = V::load_u8(step + 16 + 16 * j);
+      const V::I low = V::bits_of(V::mul(V::e2m1(codes), scale));
+      const V::I high = V::bits_of(V::mul(V::e2m1(V::shr<4>(codes)), scale));
+      const V::I upper = V::seti(static_cast<int32_t>(0xffff0000u));
+      V::store_i32(tile + 64 * j, V::ori(V::shr<16>(low), V::andi(high, upper)));
+    }
+  }
+};
+
+}  // namespace
+
+const PanelKernel matmul_bf16_bf16_amx = {simd::prepare_tiles<Machine>,
+                                          simd::multiply_tiles<Machine, WeightFormat::kBF16>,
+                                          simd::store<V>};
+const PanelKernel matmul_bf16_mxfp4_amx = {simd::prepare_tiles<Machine>,
+                                           simd::multiply_tiles<Machine, WeightFormat::kMXFP4>,
+                                           simd::store<V>};
+
+}  // namespace sluice

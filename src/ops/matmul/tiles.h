@@ -1,0 +1,261 @@
+// The panel kernels over tiles: arith bf16_tile with the machine's own instruction for a step of 32
+// k (simd/amx.h). `Machine` names the tiles and the few vector steps around them, so that the whole
+// kernel also runs emulated.
+//
+// Rows are prepared as bf16 tiles of equal size (panels.h:RowTiles), so one configuration serves a
+// call. A block of two row tiles and two panels keeps four sums in registers; A and B tiles come
+// from memory in the order in which they lie there. bf16 panels are B tiles already. MXFP4 panels
+// are expanded, exactly, a piece of kPieceSteps steps ahead of its use: the vector units expand
+// while the tile unit multiplies. When an expert has more rows than a block, all blocks of a group
+// use a piece while it is in the first-level cache, and their sums wait in memory.
+//
+// Include only from *_amx.cc and *_emulated.cc.
+#pragma once
+
+#include "ops/matmul/panels.h"
+#include "simd/amx.h"
+#include "simd/math.h"
+
+namespace sluice::simd {
+
+inline constexpr int64_t kTileStepK = 32;
+inline constexpr int64_t kTileBytes = 1024;
+inline constexpr int64_t kGroupBlocks = 4;  // blocks of rows that share a pass over the panels
+inline constexpr int64_t kPieceSteps = 8;
+
+// Tiles 0 to 3 hold the sums (row tile + 2 * panel), 4 and 5 rows, 6 and 7 panels.
+template <class Tiles, int Rows, int Panels>
+SLUICE_SIMD_INLINE void tile_step(Tiles& tiles, const std::byte* a, int64_t a_next,
+                                  const std::byte* b, int64_t b_next) {
+  tiles.template load<6>(b, 64);
+  tiles.template load<4>(a, 64);
+  tiles.template dp_bf16<0, 4, 6>();
+  if constexpr (Rows > 1) {
+    tiles.template load<5>(a + a_next, 64);
+    tiles.template dp_bf16<1, 5, 6>();
+  }
+  if constexpr (Panels > 1) {
+    tiles.template load<7>(b + b_next, 64);
+    tiles.template dp_bf16<2, 4, 7>();
+    if constexpr (Rows > 1) tiles.template dp_bf16<3, 5, 7>();
+  }
+}
+
+// The sums of a block in memory: row r of panel p at sums + (r * Panels + p) * 16.
+template <class Tiles, int Rows, int Panels>
+SLUICE_SIMD_INLINE void store_sums(Tiles& tiles, float* sums, int64_t tile_rows) {
+  constexpr int64_t kStride = Panels * 64;
+  tiles.template store<0>(sums, kStride);
+  if constexpr (Panels > 1) tiles.template store<2>(sums + 16, kStride);
+  if constexpr (Rows > 1) {
+    float* second = sums + tile_rows * Panels * 16;
+    tiles.template store<1>(second, kStride);
+    if constexpr (Panels > 1) tiles.template store<3>(second + 16, kStride);
+  }
+}
+template <class Tiles, int Rows, int Panels>
+SLUICE_SIMD_INLINE void load_sums(Tiles& tiles, const float* sums, int64_t tile_rows) {
+  constexpr int64_t kStride = Panels * 64;
+  tiles.template load<0>(sums, kStride);
+  if constexpr (Panels > 1) tiles.template load<2>(sums + 16, kStride);
+  if constexpr (Rows > 1) {
+    const float* second = sums + tile_rows * Panels * 16;
+    tiles.template load<1>(second, kStride);
+    if constexpr (Panels > 1) tiles.template load<3>(second + 16, kStride);
+  }
+}
+template <class Tiles>
+SLUICE_SIMD_INLINE void zero_sums(Tiles& tiles) {
+  tiles.template zero<0>();
+  tiles.template zero<1>();
+  tiles.template zero<2>();
+  tiles.template zero<3>();
+}
+
+// Panels that are tiles as they lie in memory. A step asks for what the next panels will want.
+template <class Machine, WeightFormat format>
+class PanelTiles {
+ public:
+  explicit PanelTiles(const PanelProduct& product) : product_(product) {}
+  static constexpr int64_t piece_steps(int64_t steps) { return steps; }
+  void begin(int64_t panel, int64_t step, int64_t blocks) {
+    at_ = product_.panels + static_cast<size_t>(panel) * product_.panel_bytes + step * kTileBytes;
+    ahead_ = at_;
+  }
+  const std::byte* data() const { return at_; }
+  int64_t next_panel() const { return static_cast<int64_t>(product_.panel_bytes); }
+  template <int Panels>
+  SLUICE_SIMD_INLINE void work() {
+    // The first block of rows streams the panels, the others find them in the second-level cache.
+    for (int p = 0; p < Panels; ++p)
+      for (int64_t line = 0; line < kTileBytes; line += 64)
+        Machine::prefetch(ahead_ + p * next_panel() + line + kAhead);
+    ahead_ += kTileBytes;
+  }
+  void end() {}
+
+ private:
+  static constexpr int64_t kAhead = 4096;
+  const PanelProduct& product_;
+  const std::byte* at_ = nullptr;
+  const std::byte* ahead_ = nullptr;
+};
+
+// MXFP4 panels: the piece in use, and the one after it, being expanded.
+template <class Machine>
+class PanelTiles<Machine, WeightFormat::kMXFP4> {
+ public:
+  explicit PanelTiles(const PanelProduct& product)
+      : product_(product), steps_((product.k + kTileStepK - 1) / kTileStepK) {
+    start(product.panel_begin, 0);
+  }
+  static constexpr int64_t piece_steps(int64_t) { return kPieceSteps; }
+  // Takes the piece that was being expanded (it is this one) and goes on with the next.
+  void begin(int64_t, int64_t, int64_t blocks) {
+    while (done_ < tiles_) expand();
+    current_ = filling_;
+    filling_ ^= 1;
+    blocks_ = blocks;
+    credit_ = 0;
+    if (step_ + kPieceSteps < steps_)
+      start(panel_, step_ + kPieceSteps);
+    else
+      start(panel_ + 2, 0);
+  }
+  const std::byte* data() const { return slots_[current_][0]; }
+  int64_t next_panel() const { return kPieceSteps * kTileBytes; }
+  template <int Panels>
+  SLUICE_SIMD_INLINE void work() {
+    // As many tiles per piece as there are: Panels of them for each of its steps, over all blocks.
+    for (credit_ += Panels; credit_ >= blocks_ && done_ < tiles_; credit_ -= blocks_) expand();
+  }
+
+ private:
+  static constexpr int64_t kStepBytes = 16 * 17;
+  void start(int64_t panel, int64_t step) {
+    panel_ = panel;
+    step_ = step;
+    done_ = 0;
+    const int64_t panels = product_.panel_end - panel < 2 ? product_.panel_end - panel : 2;
+    const int64_t steps = steps_ - step < kPieceSteps ? steps_ - step : kPieceSteps;
+    panels_ = panels;
+    tiles_ = panels < 1 ? 0 : panels * steps;
+  }
+  SLUICE_SIMD_INLINE void expand() {
+    const int64_t p = panels_ == 2 ? done_ & 1 : 0, s = panels_ == 2 ? done_ >> 1 : done_;
+    const std::byte* step = product_.panels +
+                            static_cast<size_t>(panel_ + p) * product_.panel_bytes +
+                            (step_ + s) * kStepBytes;
+    for (int64_t line = 0; line < kStepBytes; line += 64) Machine::prefetch(step + line + kAhead);
+    Machine::expand_mxfp4(step, slots_[filling_][p * kPieceSteps + s]);
+    ++done_;
+  }
+
+  static constexpr int64_t kAhead = 4096;
+  const PanelProduct& product_;
+  int64_t steps_;
+  int64_t panel_ = 0, step_ = 0, panels_ = 0;  // where the piece being expanded starts
+  int64_t tiles_ = 0, done_ = 0;
+  int64_t blocks_ = 1, credit_ = 0;
+  int filling_ = 0, current_ = 0;
+  alignas(64) std::byte slots_[2][2 * kPieceSteps][kTileBytes];
+};
+
+template <class Machine, WeightFormat format>
+class TileProduct {
+ public:
+  using Tiles = typename Machine::Tiles;
+  using Panels = PanelTiles<Machine, format>;
+
+  explicit TileProduct(const PanelProduct& product)
+      : product_(product),
+        rows_(row_tiles(product.row_count)),
+        steps_((product.k + kTileStepK - 1) / kTileStepK) {}
+
+  void run() {
+    TileConfig config;
+    for (int t = 0; t < 6; ++t) config.set(t, rows_.rows, 64);
+    config.set(6, 16, 64);
+    config.set(7, 16, 64);
+    Tiles tiles(config);
+    const int64_t blocks = (rows_.count + 1) / 2;
+    for (int64_t block = 0; block < blocks; block += kGroupBlocks) {
+      first_ = block;
+      blocks_ = blocks - block < kGroupBlocks ? blocks - block : kGroupBlocks;
+      Panels panels(product_);
+      for (int64_t p = product_.panel_begin; p < product_.panel_end; p += 2) {
+        if (product_.panel_end - p > 1)
+          multiply_pair<2>(tiles, panels, p);
+        else
+          multiply_pair<1>(tiles, panels, p);
+      }
+    }
+  }
+
+ private:
+  // All rows of the group times `Count` panels, piece after piece; then the epilogue.
+  template <int Count>
+  void multiply_pair(Tiles& tiles, Panels& panels, int64_t panel) {
+    alignas(64) float sums[kGroupBlocks][32 * 2 * 16];
+    const int64_t piece = Panels::piece_steps(steps_);
+    for (int64_t step = 0; step < steps_; step += piece) {
+      const int64_t end = step + piece < steps_ ? step + piece : steps_;
+      panels.begin(panel, step, blocks_);
+      for (int64_t b = 0; b < blocks_; ++b) {
+        if ((first_ + b) * 2 + 1 < rows_.count)
+          multiply_block<2, Count>(tiles, panels, first_ + b, step, end, sums[b]);
+        else
+          multiply_block<1, Count>(tiles, panels, first_ + b, step, end, sums[b]);
+      }
+    }
+    for (int64_t b = 0; b < blocks_; ++b) {
+      const int64_t row = (first_ + b) * 2 * rows_.rows;
+      const int64_t left = product_.row_count - row;
+      product_.epilogue(
+          {&product_, sums[b], row, left < 2 * rows_.rows ? left : 2 * rows_.rows, panel, Count});
+    }
+  }
+
+  template <int Rows, int Count>
+  SLUICE_SIMD_INLINE void multiply_block(Tiles& tiles, Panels& panels, int64_t block, int64_t step,
+                                         int64_t end, float* sums) {
+    const int64_t tile_rows = rows_.rows, a_step = tile_rows * 64, a_next = steps_ * a_step;
+    const std::byte* a =
+        reinterpret_cast<const std::byte*>(product_.prepared) + block * 2 * a_next + step * a_step;
+    const std::byte* b = panels.data();
+    if (step == 0)
+      zero_sums(tiles);
+    else if (blocks_ > 1)
+      load_sums<Tiles, Rows, Count>(tiles, sums, tile_rows);
+    for (int64_t s = step; s < end; ++s, a += a_step, b += kTileBytes) {
+      tile_step<Tiles, Rows, Count>(tiles, a, a_next, b, panels.next_panel());
+      panels.template work<Count>();
+    }
+    if (end == steps_ || blocks_ > 1) store_sums<Tiles, Rows, Count>(tiles, sums, tile_rows);
+  }
+
+  const PanelProduct& product_;
+  const RowTiles rows_;
+  const int64_t steps_;
+  int64_t first_ = 0, blocks_ = 0;  // the group's blocks of rows
+};
+
+template <class Machine, WeightFormat format>
+void multiply_tiles(const PanelProduct& product) {
+  TileProduct<Machine, format>(product).run();
+}
+
+template <class Machine>
+void prepare_tiles(const PanelProduct& product, int64_t begin, int64_t end) {
+  const RowTiles tiles = row_tiles(product.row_count);
+  const int64_t steps = (product.k + kTileStepK - 1) / kTileStepK;
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x =
+        product.x + (product.rows != nullptr ? product.rows[row] : row) * product.x_stride;
+    uint16_t* out = row_in_tiles(product.prepared, tiles, steps, row);
+    for (int64_t k = 0; k < product.k; k += kTileStepK, out += tiles.rows * kTileStepK)
+      Machine::round_step(x + k, product.k - k, out);
+  }
+}
+
+}  // namespace sluice::simd
