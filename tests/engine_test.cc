@@ -264,9 +264,10 @@ TEST_F(EngineTest, CountsEveryRoutedPair) {
   submit(request(5));
   run();
   const int64_t rows = 20 + 4;  // the last token drawn is not computed
-  for (size_t l = 0; l < engine_->expert_counts().size(); ++l) {
+  const std::vector<std::vector<int64_t>> counts = engine_->expert_counts();
+  for (size_t l = 0; l < counts.size(); ++l) {
     int64_t pairs = 0;
-    for (const int64_t c : engine_->expert_counts()[l]) pairs += c;
+    for (const int64_t c : counts[l]) pairs += c;
     const auto& moe = case_.model->spec.layers[l].moe;
     EXPECT_EQ(pairs, moe ? rows * moe->k : 0);
   }

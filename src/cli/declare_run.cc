@@ -30,6 +30,9 @@ void add_model_options(CLI::App& sub, LoadRequest& load) {
   add_option(sub, "--compute", load.compute, "f32, or bf16 (inputs of products, KV cache)")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
+  add_option(sub, "--device", load.device,
+             "Where steps run: cpu, cuda, cuda:N or auto (a CUDA device where there is one)")
+      ->capture_default_str();
   add_option(sub, "--threads", load.threads, "Worker threads (default: one per core)")
       ->check(CLI::Range(1, 1024));
 }

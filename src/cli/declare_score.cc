@@ -40,6 +40,9 @@ Command declare_score(CLI::App& app) {
   add_option(*sub, "--chunk", o->chunk,
              "Tokens of a sequence in one step (default: as many as fit)")
       ->check(CLI::Range(1, 1 << 20));
+  add_option(*sub, "--device", o->load.device,
+             "Where steps run: cpu, cuda, cuda:N or auto (a CUDA device where there is one)")
+      ->capture_default_str();
   add_option(*sub, "--threads", o->load.threads, "Worker threads (default: one per core)")
       ->check(CLI::Range(1, 1024));
   add_flag(*sub, "--trace", o->trace, "Hidden states and router choices too")->needs(ids);

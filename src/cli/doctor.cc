@@ -1,7 +1,5 @@
 #include "cli/doctor.h"
 
-#include <dlfcn.h>
-
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <vector>
@@ -9,6 +7,7 @@
 #include "base/topology.h"
 #include "cli/version.h"
 #include "device/cpu/probe.h"
+#include "device/cuda/cuda.h"
 #include "device/device.h"
 
 namespace sluice {
@@ -29,12 +28,32 @@ std::string huge_page_mode() {
   return line.substr(open + 1, close - open - 1);
 }
 
-// The driver library is only looked for, never called: this build has no CUDA kernels.
-bool cuda_driver_present() {
-  void* library = ::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
-  if (library == nullptr) return false;
-  ::dlclose(library);
-  return true;
+nlohmann::ordered_json cuda_facts() {
+  nlohmann::ordered_json facts = {{"kernels", cuda_built()},
+                                  {"devices", nlohmann::ordered_json::array()}};
+  const Result<std::vector<CudaDeviceInfo>> devices = list_cuda_devices();
+  if (!devices.ok()) {
+    facts["why"] = devices.status().message();
+    return facts;
+  }
+  for (const CudaDeviceInfo& d : *devices)
+    facts["devices"].push_back({{"index", d.index},
+                                {"name", d.name},
+                                {"compute_capability", fmt::format("{}.{}", d.major, d.minor)},
+                                {"memory_bytes", d.memory_bytes},
+                                {"processors", d.processors}});
+  return facts;
+}
+
+std::string cuda_text(const nlohmann::ordered_json& facts) {
+  if (facts.contains("why")) return facts["why"];
+  std::string text;
+  for (const auto& d : facts["devices"])
+    text += fmt::format("{}cuda:{} {}, compute capability {}, {}", text.empty() ? "" : "; ",
+                        d["index"].get<int>(), d["name"].get<std::string>(),
+                        d["compute_capability"].get<std::string>(),
+                        human_bytes(d["memory_bytes"].get<size_t>()));
+  return text;
 }
 
 std::vector<std::string> path_names() {
@@ -64,9 +83,7 @@ void print(const nlohmann::ordered_json& facts, Console& console) {
     line("memory read", fmt::format("{:.1f} GB/s", facts["read_gb_per_second"].get<double>()));
     line("f32 FMA peak", fmt::format("{:.0f} GFLOP/s", facts["fma_gflops"].get<double>()));
   }
-  line("CUDA", facts["cuda_driver"].get<bool>()
-                   ? "driver found; this build has no CUDA kernels, so the GPU is not used"
-                   : "no driver found; this build has no CUDA kernels");
+  line("CUDA", cuda_text(facts["cuda"]));
 }
 
 }  // namespace
@@ -91,8 +108,7 @@ Status run_doctor(const DoctorOptions& options, Console& console) {
     facts["read_gb_per_second"] = probe.read_gb_per_second;
     facts["fma_gflops"] = probe.fma_gflops;
   }
-  facts["cuda_driver"] = cuda_driver_present();
-  facts["cuda_kernels"] = false;
+  facts["cuda"] = cuda_facts();
   if (options.json)
     console.out << facts.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
   else

@@ -12,7 +12,8 @@ Result<LoadedModel> load_for(Console& console, const LoadRequest& request) {
   LoadedModel loaded;
   LoadOptions options;
   SLUICE_ASSIGN_OR_RETURN(options.compute, compute_from_name(request.compute));
-  SLUICE_ASSIGN_OR_RETURN(loaded.runtime, Runtime::create({.threads = request.threads}));
+  SLUICE_ASSIGN_OR_RETURN(loaded.runtime,
+                          Runtime::create({.threads = request.threads, .device = request.device}));
   Progress progress(console, "loading");
   options.progress = [&](size_t done, size_t total) {
     progress.update(done, total);

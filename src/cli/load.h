@@ -13,6 +13,7 @@ struct LoadRequest {
   std::string model;
   std::string compute = "bf16";
   int threads = 0;
+  std::string device = "cpu";
 };
 struct LoadedModel {
   std::unique_ptr<Runtime> runtime;

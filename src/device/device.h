@@ -132,15 +132,16 @@ class WorkspaceCarver {
   size_t left_;
 };
 
-// Whether an op may read its arguments' arrays on the host.
+// Whether an op may read its arguments' arrays itself; else they are the device's.
 inline bool on_host(const ExecContext& context) {
-  return context.isa != Isa::kCuda;
+  return !is_cuda(context.isa);
 }
 
 // Owns what a process needs once: the device, the pool, the chosen ISA.
 struct RuntimeOptions {
   int threads = 0;  // 0: one per available core (cgroup and affinity respected)
-  // cpu | cuda | cuda:N | auto (the first CUDA device where there is one, else the CPU)
+  // cpu | cuda | cuda:N | auto (the first CUDA device where there is one, else the CPU) |
+  // cuda_host (the CUDA kernels' bodies on the CPU, slowly: for tests)
   std::string device = "cpu";
 };
 class Runtime {

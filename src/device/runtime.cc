@@ -28,7 +28,12 @@ Result<std::unique_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) 
   auto runtime = std::make_unique<Runtime>();
   SLUICE_ASSIGN_OR_RETURN(runtime->isa_, choose_isa());
   const bool automatic = options.device == "auto";
-  if (automatic ? list_cuda_devices().ok() : options.device != "cpu") {
+  if (options.device == "cuda_host") {
+    runtime->device_ = make_emulated_cuda_device();
+    SLUICE_ASSIGN_OR_RETURN(runtime->stream_, runtime->device_->make_stream());
+    runtime->host_ = make_cpu_device();
+    runtime->isa_ = Isa::kCudaHost;
+  } else if (automatic ? list_cuda_devices().ok() : options.device != "cpu") {
     SLUICE_ASSIGN_OR_RETURN(const int index, cuda_index(automatic ? "cuda" : options.device));
     SLUICE_ASSIGN_OR_RETURN(runtime->device_, make_cuda_device(index));
     SLUICE_ASSIGN_OR_RETURN(runtime->stream_, runtime->device_->make_stream());

@@ -1,38 +1,48 @@
 #include "engine/batch.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace sluice {
 
 Result<std::unique_ptr<BatchBuilder>> BatchBuilder::create(Device& device, const KvBlocks& kv,
                                                            const BatchCapacity& capacity) {
   auto builder = std::make_unique<BatchBuilder>();
-  builder->capacity_ = capacity;
-  Status status;
-  const auto allocate = [&](int64_t count) -> int32_t* {
-    Result<Buffer> buffer =
-        device.allocate(static_cast<size_t>(count) * sizeof(int32_t), "batch arrays");
-    if (!buffer.ok()) {
-      status = buffer.status();
-      return nullptr;
-    }
-    builder->buffers_.push_back(std::move(buffer).value());
-    return builder->buffers_.back().as<int32_t>();
+  BatchBuilder& b = *builder;
+  b.capacity_ = capacity;
+  b.device_ = &device;
+  // Each array with its place among all of them, in elements.
+  std::vector<std::pair<int32_t**, int64_t>> places;
+  int64_t total = 0;
+  const auto place = [&](int32_t** array, int64_t count) {
+    places.emplace_back(array, total);
+    total += round_up(count, 64);
   };
-  builder->ids_ = allocate(capacity.tokens);
-  builder->positions_ = allocate(capacity.tokens);
-  builder->starts_ = allocate(capacity.sequences + 1);
-  builder->logit_rows_ = allocate(capacity.logit_rows);
+  place(&b.ids_, capacity.tokens);
+  place(&b.positions_, capacity.tokens);
+  place(&b.starts_, capacity.sequences + 1);
+  place(&b.logit_rows_, capacity.logit_rows);
+  b.slots_.resize(kv.groups());
+  b.tables_.resize(kv.groups());
   for (size_t g = 0; g < kv.groups(); ++g) {
-    builder->slots_.push_back(allocate(capacity.tokens));
-    builder->tables_.push_back(allocate(capacity.sequences * capacity.blocks));
-    builder->batch_.groups.push_back({.caches = kv.caches(g)});
+    place(&b.slots_[g], capacity.tokens);
+    place(&b.tables_[g], capacity.sequences * capacity.blocks);
+    b.batch_.groups.push_back({.caches = kv.caches(g)});
   }
-  SLUICE_RETURN_IF_ERROR(status);
+  b.bytes_ = static_cast<size_t>(total) * sizeof(int32_t);
+  SLUICE_ASSIGN_OR_RETURN(b.buffer_, device.allocate(b.bytes_, "batch arrays"));
+  b.device_base_ = b.host_base_ = b.buffer_.as<int32_t>();
+  if (device.kind() != DeviceKind::kCpu) {
+    SLUICE_ASSIGN_OR_RETURN(b.staging_, device.allocate_staging(b.bytes_, "batch arrays"));
+    std::memset(b.staging_.get(), 0, b.bytes_);
+    b.host_base_ = reinterpret_cast<int32_t*>(b.staging_.get());
+  }
+  for (const auto& [array, at] : places) *array = b.host_base_ + at;
   return builder;
 }
 
-const Batch& BatchBuilder::build(std::span<const Chunk> plan) {
+Result<const Batch*> BatchBuilder::build(std::span<const Chunk> plan, Stream* stream,
+                                         int64_t bucket) {
   owners_.clear();
   int64_t row = 0;
   for (size_t s = 0; s < plan.size(); ++s) {
@@ -42,17 +52,29 @@ const Batch& BatchBuilder::build(std::span<const Chunk> plan) {
     row += plan[s].count;
   }
   starts_[plan.size()] = static_cast<int32_t>(row);
-  const auto tokens = static_cast<size_t>(row);
-  batch_.ids = {ids_, tokens};
-  batch_.positions = {positions_, tokens};
-  batch_.query_starts = {starts_, plan.size() + 1};
+  const int64_t logit_rows = want_logits(plan), sequences = static_cast<int64_t>(plan.size());
+  pad(row, sequences, logit_rows, bucket);
+  const int64_t tokens = std::max(row, bucket), rows = std::max(sequences, bucket);
+  batch_.ids = on_device(ids_, tokens);
+  batch_.positions = on_device(positions_, tokens);
+  batch_.query_starts = on_device(starts_, rows + 1);
+  batch_.logit_rows = on_device(logit_rows_, std::max(logit_rows, bucket));
   for (size_t g = 0; g < slots_.size(); ++g) {
-    batch_.groups[g].slots = {slots_[g], tokens};
-    batch_.groups[g].block_tables = {tables_[g], static_cast<int64_t>(plan.size()),
-                                     capacity_.blocks};
+    batch_.groups[g].slots = on_device(slots_[g], tokens);
+    batch_.groups[g].block_tables = {on_device(tables_[g], 0).data(), rows, capacity_.blocks};
   }
-  want_logits(plan);
-  return batch_;
+  if (staging_ != nullptr)
+    SLUICE_RETURN_IF_ERROR(device_->upload(buffer_.data(), host_base_, bytes_, stream));
+  return &batch_;
+}
+
+void BatchBuilder::pad(int64_t row, int64_t sequences, int64_t logit_rows, int64_t bucket) {
+  for (int64_t t = row; t < bucket; ++t) {
+    ids_[t] = positions_[t] = 0;
+    for (int32_t* slots : slots_) slots[t] = -1;
+  }
+  for (int64_t s = sequences; s < bucket; ++s) starts_[s + 1] = static_cast<int32_t>(row);
+  for (int64_t i = logit_rows; i < bucket; ++i) logit_rows_[i] = 0;
 }
 
 void BatchBuilder::add_tokens(const Chunk& c, int64_t row) {
@@ -78,7 +100,7 @@ void BatchBuilder::add_tables(const Chunk& c, int64_t sequence, int64_t row) {
   }
 }
 
-void BatchBuilder::want_logits(std::span<const Chunk> plan) {
+int64_t BatchBuilder::want_logits(std::span<const Chunk> plan) {
   drawing_.clear();
   scored_.clear();
   int64_t count = 0;
@@ -99,7 +121,7 @@ void BatchBuilder::want_logits(std::span<const Chunk> plan) {
       want(starts_[s] + p - c.start);
     }
   }
-  batch_.logit_rows = {logit_rows_, static_cast<size_t>(count)};
+  return count;
 }
 
 }  // namespace sluice

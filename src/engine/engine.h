@@ -65,7 +65,7 @@ class Engine {
   std::span<const RowOwner> owners() const { return runner_->batch().owners(); }
 
   EngineStats stats() const;
-  const std::vector<std::vector<int64_t>>& expert_counts() const {
+  std::vector<std::vector<int64_t>> expert_counts() const {
     return runner_->state().expert_counts();
   }
   const std::vector<int32_t>& eos_ids() const { return runner_->eos_ids(); }

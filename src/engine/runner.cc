@@ -8,6 +8,15 @@ namespace {
 // The strongest bias that sampling accepts: no model's logits lie that far apart.
 constexpr float kBan = -100.0f;
 
+// The smallest power of two that holds a decode step's rows; 0 for any other step.
+int64_t bucket_of(std::span<const Chunk> plan) {
+  for (const Chunk& c : plan)
+    if (c.count != 1 || !c.draws() || c.score_from() < c.score_to()) return 0;
+  int64_t bucket = 1;
+  while (bucket < static_cast<int64_t>(plan.size())) bucket *= 2;
+  return plan.empty() ? 0 : bucket;
+}
+
 void ban(SamplingParams& params, std::span<const int32_t> ids) {
   for (const int32_t id : ids) {
     std::erase_if(params.logit_bias, [id](const auto& b) { return b.first == id; });
@@ -20,12 +29,14 @@ void ban(SamplingParams& params, std::span<const int32_t> ids) {
 Result<std::unique_ptr<Runner>> Runner::create(Runtime& runtime, const Model& model,
                                                const KvBlocks& kv, const BatchCapacity& capacity,
                                                Isa isa) {
-  if (isa > runtime.isa())
+  if (is_cuda(isa) || is_cuda(runtime.isa()) ? isa != runtime.isa() : isa > runtime.isa())
     return unimplemented("engine: {} kernels asked for, this machine offers up to {}",
                          isa_name(isa), isa_name(runtime.isa()));
   auto runner = std::make_unique<Runner>();
   runner->context_ = runtime.context();
   runner->context_.isa = isa;
+  runner->device_ = &runtime.device();
+  runner->most_rows_ = std::min(capacity.sequences, capacity.logit_rows);
   runner->model_ = &model;
   runner->eos_ids_ = model.spec.eos_ids;
   for (const int32_t id : model.generation.eos_ids)
@@ -46,11 +57,47 @@ Result<std::unique_ptr<Runner>> Runner::create(Runtime& runtime, const Model& mo
 
 Status Runner::run(std::span<const Chunk> plan, const Tap* tap) {
   rows_.clear();
-  const Batch& batch = batch_->build(plan);
-  SLUICE_RETURN_IF_ERROR(forward(context_, *model_, batch, *state_, tap));
+  host_logits_.clear();
+  SLUICE_RETURN_IF_ERROR(compute(plan, tap));
   // A mapped embedding whose file was truncated meanwhile reads as zeros.
   if (model_->source != nullptr) SLUICE_RETURN_IF_ERROR(model_->source->health());
+  SLUICE_RETURN_IF_ERROR(fetch_logits());
   return draw();
+}
+
+Status Runner::compute(std::span<const Chunk> plan, const Tap* tap) {
+  const int64_t bucket = context_.isa == Isa::kCuda && tap == nullptr ? bucket_of(plan) : 0;
+  const bool padded = bucket > 0 && bucket <= most_rows_;
+  SLUICE_ASSIGN_OR_RETURN(const Batch* batch,
+                          batch_->build(plan, context_.stream, padded ? bucket : 0));
+  if (padded) return replay(*batch, bucket);
+  return forward(context_, *model_, *batch, *state_, tap);
+}
+
+Status Runner::replay(const Batch& batch, int64_t bucket) {
+  std::unique_ptr<Graph>& graph = graphs_[bucket];
+  if (graph == nullptr) {
+    SLUICE_RETURN_IF_ERROR(context_.stream->begin_capture());
+    const Status recorded = forward(context_, *model_, batch, *state_, nullptr);
+    Result<std::unique_ptr<Graph>> captured = context_.stream->end_capture();
+    SLUICE_RETURN_IF_ERROR(recorded);
+    SLUICE_RETURN_IF_ERROR(captured.status());
+    graph = std::move(captured).value();
+  } else {
+    state_->replayed(bucket);
+  }
+  return graph->launch(*context_.stream);
+}
+
+// Scored rows are read by the caller, on the host.
+Status Runner::fetch_logits() {
+  if (device_->kind() == DeviceKind::kCpu) return ok_status();
+  if (context_.stream != nullptr) SLUICE_RETURN_IF_ERROR(context_.stream->synchronize());
+  if (batch_->scored().empty()) return ok_status();
+  const ConstMatrixF32 logits = state_->logits();
+  host_logits_.resize(static_cast<size_t>(logits.rows * logits.cols));
+  return device_->download(host_logits_.data(), reinterpret_cast<const std::byte*>(logits.data),
+                           host_logits_.size() * sizeof(float), nullptr);
 }
 
 Status Runner::draw() {

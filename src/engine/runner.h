@@ -1,6 +1,8 @@
 // Runner: one step on the device, from a plan to logits and drawn tokens.
 #pragma once
 
+#include <map>
+
 #include "engine/batch.h"
 
 namespace sluice {
@@ -16,15 +18,28 @@ class Runner {
   // Of the last step: one row per sequence of batch().drawing(), in that order.
   std::span<const SampleRow> drawn() const { return rows_; }
   const BatchBuilder& batch() const { return *batch_; }
-  ConstMatrixF32 logits() const { return state_->logits(); }
+  // Rows of the last step on the host; from a device only when the step scored rows.
+  ConstMatrixF32 logits() const {
+    return host_logits_.empty()
+               ? state_->logits()
+               : ConstMatrixF32(host_logits_.data(), state_->logits().rows, state_->logits().cols);
+  }
   const ForwardState& state() const { return *state_; }
   // Ids that end an answer unless a request ignores them.
   const std::vector<int32_t>& eos_ids() const { return eos_ids_; }
 
  private:
+  Status compute(std::span<const Chunk> plan, const Tap* tap);
+  // A decode step of a device: recorded once per bucket, then replayed.
+  Status replay(const Batch& batch, int64_t bucket);
+  Status fetch_logits();
   Status draw();
 
   ExecContext context_;
+  Device* device_ = nullptr;
+  int64_t most_rows_ = 0;  // of a bucket
+  std::map<int64_t, std::unique_ptr<Graph>> graphs_;
+  std::vector<float> host_logits_;
   const Model* model_ = nullptr;
   std::vector<int32_t> eos_ids_;
   std::unique_ptr<BatchBuilder> batch_;

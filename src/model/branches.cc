@@ -85,7 +85,7 @@ Status Branches::dense(const DenseSpec& d, const DenseWeights& w) const {
                                         {.arith = arith(),
                                          .x = stream(s_.normed),
                                          .source = {s_.every_row, static_cast<size_t>(t_)},
-                                         .starts = {s_.row_range, 2},
+                                         .starts = {s_.row_ranges + 2 * t_, 2},
                                          .experts = {&expert, 1},
                                          .glu = true,
                                          .activation = d.activation,
@@ -106,8 +106,25 @@ Status Branches::route(const MoeSpec& e, const MoeWeights& w, ConstMatrixF32 x, 
                                         .per_expert_scale = optional(w.per_expert_scale),
                                         .ids = {s_.expert_ids, pairs},
                                         .weights = {s_.expert_weights, pairs}}));
-  if (tap != nullptr && tap->router)
-    tap->router(layer, e.k, {s_.expert_ids, pairs}, {s_.expert_weights, pairs});
+  return show_routing(tap, layer, e.k);
+}
+
+Status Branches::show_hidden(const Tap* tap, int layer) const {
+  if (tap == nullptr || !tap->hidden) return ok_status();
+  SLUICE_ASSIGN_OR_RETURN(const float* rows,
+                          s_.host_copy(c_, s_.hidden, t_ * m_.spec.d, s_.shown_values));
+  tap->hidden(layer, {rows, t_, m_.spec.d});
+  return ok_status();
+}
+
+Status Branches::show_routing(const Tap* tap, int layer, int64_t k) const {
+  if (tap == nullptr || !tap->router) return ok_status();
+  const auto pairs = static_cast<size_t>(t_ * k);
+  SLUICE_ASSIGN_OR_RETURN(const int32_t* ids,
+                          s_.host_copy(c_, s_.expert_ids, t_ * k, s_.shown_ids));
+  SLUICE_ASSIGN_OR_RETURN(const float* weights,
+                          s_.host_copy(c_, s_.expert_weights, t_ * k, s_.shown_values));
+  tap->router(layer, k, {ids, pairs}, {weights, pairs});
   return ok_status();
 }
 
@@ -118,10 +135,10 @@ MoeExpertsArgs Branches::experts(const MoeSpec& e, const MoeWeights& w, int laye
           .ids = {s_.expert_ids, pairs},
           .weights = {s_.expert_weights, pairs},
           .k = e.k,
-          .experts = {w.gate_up_ptrs, w.down_ptrs, w.gate_up_bias_ptrs, w.down_bias_ptrs, e.width,
-                      e.activation},
+          .experts = {w.gate_up_experts.matrices(), w.down_experts.matrices(),
+                      w.gate_up_experts.biases(), w.down_experts.biases(), e.width, e.activation},
           .eps = m_.spec.eps,
-          .counts = s_.expert_counts[static_cast<size_t>(layer)]};
+          .counts = {s_.expert_counts + layer * s_.most_experts, static_cast<size_t>(e.experts)}};
 }
 
 }  // namespace sluice

@@ -26,6 +26,10 @@ class Branches {
   // normed and the routing, ready for moe_experts once the caller says what follows the sum.
   MoeExpertsArgs experts(const MoeSpec& e, const MoeWeights& w, int layer) const;
 
+  // Hands the residual stream, or a layer's routing, to the tap; from a device by way of a copy.
+  Status show_hidden(const Tap* tap, int layer) const;
+  Status show_routing(const Tap* tap, int layer, int64_t k) const;
+
   // The T live rows of a buffer.
   MatrixF32 rows(float* data, int64_t cols) const { return {data, t_, cols}; }
   MatrixF32 stream(float* data) const { return rows(data, m_.spec.d); }

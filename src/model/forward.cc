@@ -106,21 +106,19 @@ Status Step::head() const {
 
 Status Step::run() {
   const ModelSpec& spec = m_.spec;
-  s_.row_range[0] = 0;
-  s_.row_range[1] = static_cast<int32_t>(b_.ids.size());
   const MatrixF32 hidden = on_.stream(s_.hidden);
   SLUICE_RETURN_IF_ERROR(embed(c_, {b_.ids, &m_.embedding, spec.embed_scale, hidden}));
   for (size_t r = 0; r < spec.ropes.size(); ++r)
     SLUICE_RETURN_IF_ERROR(rope_angles(
         c_, {b_.positions, spec.ropes[r].inv_freq, spec.ropes[r].factor, s_.cos_sin[r]}));
-  if (tap_ != nullptr && tap_->hidden) tap_->hidden(0, hidden);
+  SLUICE_RETURN_IF_ERROR(on_.show_hidden(tap_, 0));
   for (int i = 0; i < static_cast<int>(spec.layers.size()); ++i) {
     const LayerSpec& l = spec.layers[static_cast<size_t>(i)];
     const LayerWeights& w = m_.layers[static_cast<size_t>(i)];
     const Status status =
         l.norms == NormPlacement::kPre ? pre_norm_layer(l, w, i) : sandwich_layer(l, w, i);
     if (!status.ok()) return status.annotate(fmt::format("layer {}", i));
-    if (tap_ != nullptr && tap_->hidden) tap_->hidden(i + 1, hidden);
+    SLUICE_RETURN_IF_ERROR(on_.show_hidden(tap_, i + 1));
   }
   return head();
 }

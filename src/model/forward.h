@@ -14,6 +14,9 @@
 
 namespace sluice {
 
+// The arrays of a Batch lie in the memory of the device that runs the step. Rows may be padded:
+// a row beyond query_starts[S] belongs to no sequence, has slot -1 and gives nothing of use.
+//
 // What one KV group needs in a step. slots[t] = block * 16 + offset for the new token t.
 struct BatchKvGroup {
   std::span<const int32_t> slots;          // [T]
@@ -47,8 +50,10 @@ class ForwardState {
   size_t bytes() const;
   // [logit_rows, V] of the last step.
   ConstMatrixF32 logits() const;
+  // A recorded step that gives so many rows of logits was done again.
+  void replayed(int64_t logit_rows);
   // Pairs per (layer, expert) since creation; empty vector for dense layers.
-  const std::vector<std::vector<int64_t>>& expert_counts() const;
+  std::vector<std::vector<int64_t>> expert_counts() const;
 
   struct Impl;
   Impl& impl() { return *impl_; }

@@ -82,7 +82,9 @@ void allocate_state(ForwardState::Impl& s, const ModelSpec& spec, int workers,
   allocate(s.expert_ids, t * x.k, "expert ids");
   allocate(s.expert_weights, t * x.k, "expert weights");
   allocate(s.every_row, t, "row numbers");
-  allocate(s.row_range, 2, "row range");
+  allocate(s.row_ranges, 2 * (t + 1), "row ranges");
+  s.most_experts = x.experts;
+  allocate(s.expert_counts, static_cast<int64_t>(spec.layers.size()) * x.experts, "expert counts");
   s.cos_sin.resize(spec.ropes.size());
   for (size_t r = 0; r < spec.ropes.size(); ++r)
     allocate(s.cos_sin[r], t * 2 * static_cast<int64_t>(spec.ropes[r].inv_freq.size()),
@@ -92,6 +94,11 @@ void allocate_state(ForwardState::Impl& s, const ModelSpec& spec, int workers,
       std::max({matmul_workspace_bytes(t, x.inputs), grouped_matmul_workspace_bytes(t, x.inputs),
                 attention_workspace_bytes(workers, x.heads, x.head_size), x.moe_workspace});
   allocate(s.workspace.data, static_cast<int64_t>(s.workspace.bytes), "workspace");
+}
+
+Status fill(Device& device, int32_t* array, const std::vector<int32_t>& values) {
+  return device.upload(reinterpret_cast<std::byte*>(array), values.data(),
+                       values.size() * sizeof(int32_t), nullptr);
 }
 
 }  // namespace
@@ -109,8 +116,23 @@ ConstMatrixF32 ForwardState::logits() const {
   return {impl_->logits, impl_->logit_rows, impl_->vocabulary};
 }
 
-const std::vector<std::vector<int64_t>>& ForwardState::expert_counts() const {
-  return impl_->expert_counts;
+void ForwardState::replayed(int64_t logit_rows) {
+  impl_->logit_rows = logit_rows;
+}
+
+std::vector<std::vector<int64_t>> ForwardState::expert_counts() const {
+  const Impl& s = *impl_;
+  std::vector<std::vector<int64_t>> layers(s.experts.size());
+  for (size_t l = 0; l < layers.size(); ++l) {
+    layers[l].resize(static_cast<size_t>(s.experts[l]));
+    const int64_t* counts = s.expert_counts + static_cast<int64_t>(l) * s.most_experts;
+    if (const Status status =
+            s.device->download(layers[l].data(), reinterpret_cast<const std::byte*>(counts),
+                               layers[l].size() * sizeof(int64_t), nullptr);
+        !status.ok())
+      layers[l].assign(layers[l].size(), 0);  // a lost device has nothing to tell
+  }
+  return layers;
 }
 
 Result<std::unique_ptr<ForwardState>> ForwardState::create(Runtime& runtime, const Model& model,
@@ -130,9 +152,14 @@ Result<std::unique_ptr<ForwardState>> ForwardState::create(Runtime& runtime, con
   allocate_state(s, spec, runtime.pool().size(), allocate);
   SLUICE_RETURN_IF_ERROR(allocate.status());
 
-  std::iota(s.every_row, s.every_row + max_tokens, 0);
-  for (const LayerSpec& l : spec.layers)
-    s.expert_counts.emplace_back(l.moe ? static_cast<size_t>(l.moe->experts) : 0);
+  s.device = &runtime.device();
+  for (const LayerSpec& l : spec.layers) s.experts.push_back(l.moe ? l.moe->experts : 0);
+  std::vector<int32_t> rows(static_cast<size_t>(max_tokens));
+  std::iota(rows.begin(), rows.end(), 0);
+  SLUICE_RETURN_IF_ERROR(fill(*s.device, s.every_row, rows));
+  std::vector<int32_t> ranges(2 * rows.size() + 2);
+  for (size_t t = 0; t <= rows.size(); ++t) ranges[2 * t + 1] = static_cast<int32_t>(t);
+  SLUICE_RETURN_IF_ERROR(fill(*s.device, s.row_ranges, ranges));
   return state;
 }
 

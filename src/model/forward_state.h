@@ -25,11 +25,29 @@ struct ForwardState::Impl {
   float* expert_weights = nullptr;  // [T, K]
   int32_t* expert_ids = nullptr;    // [T, K]
   int32_t* every_row = nullptr;     // 0, 1, 2 ...: a dense layer is a group of one expert
-  int32_t* row_range = nullptr;     // {0, T}
+  int32_t* row_ranges = nullptr;    // {0, t} for every t up to max_tokens
   std::vector<float*> cos_sin;      // per rope: [T, C/2, 2]
   float* logits = nullptr;          // [rows, V]
   Workspace workspace;
-  std::vector<std::vector<int64_t>> expert_counts;
+  int64_t most_experts = 0;
+  int64_t* expert_counts = nullptr;  // [layers, most_experts]
+  std::vector<int64_t> experts;      // per layer; 0: dense
+  Device* device = nullptr;
+
+  // What a tap is shown of a device's memory.
+  std::vector<float> shown_values;
+  std::vector<int32_t> shown_ids;
+  // `count` values where the host can read them: in place, or in `copy` after the work so far.
+  template <class T>
+  Result<const T*> host_copy(const ExecContext& context, const T* values, int64_t count,
+                             std::vector<T>& copy) const {
+    if (device->kind() == DeviceKind::kCpu) return values;
+    copy.resize(static_cast<size_t>(count));
+    if (context.stream != nullptr) SLUICE_RETURN_IF_ERROR(context.stream->synchronize());
+    SLUICE_RETURN_IF_ERROR(device->download(copy.data(), reinterpret_cast<const std::byte*>(values),
+                                            copy.size() * sizeof(T), nullptr));
+    return static_cast<const T*>(copy.data());
+  }
 };
 
 }  // namespace sluice

@@ -14,23 +14,11 @@
 #include "base/topology.h"
 #include "model/config.h"
 #include "model/footprint.h"
+#include "model/place.h"
 #include "model/stored_views.h"
 #include "ops/matmul/pack.h"
 
 namespace sluice {
-
-void MoeWeights::bind() {
-  const auto point = [](const auto& from, auto& to, auto address) {
-    to.clear();
-    for (const auto& item : from) to.push_back(address(item));
-  };
-  const auto matrix = [](const PackedMatrix& m) { return &m; };
-  const auto vector = [](const F32Vector& v) { return v.data(); };
-  point(gate_up, gate_up_ptrs, matrix);
-  point(down, down_ptrs, matrix);
-  point(gate_up_bias, gate_up_bias_ptrs, vector);
-  point(down_bias, down_bias_ptrs, vector);
-}
 
 namespace {
 
@@ -39,7 +27,7 @@ constexpr size_t kSliceBytes = size_t{16} << 20;
 struct PackJob {
   size_t bytes = 0;
   std::string what;  // for messages
-  std::function<Status(Device&)> run;
+  std::function<Status()> run;
   std::vector<std::pair<const std::byte*, size_t>> reads;  // of mapped files
 };
 
@@ -54,8 +42,8 @@ std::string name_of(const ResolvedRule& r, int64_t expert) {
 // Turns resolved rules into jobs that fill `model`.
 class JobMaker {
  public:
-  JobMaker(Device& device, Model& model, std::vector<PackJob>& jobs)
-      : device_(device), model_(model), jobs_(jobs) {}
+  JobMaker(Runtime& runtime, Model& model, std::vector<PackJob>& jobs)
+      : device_(runtime.device()), host_(runtime.host()), model_(model), jobs_(jobs) {}
   // The first allocation that failed.
   const Status& status() const { return failure_; }
 
@@ -73,17 +61,18 @@ class JobMaker {
   void make(ToVector to) {
     const ResolvedRule& r = *rule_;
     F32Vector* out = to(model_, r.rule->layer);
-    job(0, static_cast<size_t>(r.rule->n) * 4).run = [&r, out](Device&) {
-      *out = read_vector(*r.tensors[0][0].view, 0, r.rule->n);
-      for (float& v : *out) v *= r.rule->multiplier;
-      return ok_status();
+    job(0, static_cast<size_t>(r.rule->n) * 4).run = [this, &r, out] {
+      std::vector<float> values = read_vector(*r.tensors[0][0].view, 0, r.rule->n);
+      for (float& v : values) v *= r.rule->multiplier;
+      *out = std::move(values);
+      return out->move_to(device_);
     };
   }
 
   void make(ToScalar to) {
     const ResolvedRule& r = *rule_;
     float* out = to(model_, r.rule->layer);
-    job(0, 4).run = [&r, out](Device&) {
+    job(0, 4).run = [&r, out] {
       *out = read_vector(*r.tensors[0][0].view, 0, 1)[0];
       return ok_status();
     };
@@ -97,10 +86,9 @@ class JobMaker {
     if (bytes > 2 * kSliceBytes && !r.rule->glu && (*r.way)[0].axes == "NK" && r.rule->experts == 0)
       return pack_in_slices(out, format);
     PackJob& j = job(expert, bytes);
-    j.run = [&r, out, expert, format](Device& device) {
-      auto packed = pack_resolved(device, r, expert, format);
-      SLUICE_RETURN_IF_ERROR(packed.status());
-      *out = std::move(packed).value();
+    j.run = [this, &r, out, expert, format] {
+      SLUICE_ASSIGN_OR_RETURN(PackedMatrix packed, pack_resolved(host_, r, expert, format));
+      SLUICE_ASSIGN_OR_RETURN(*out, place(device_, std::move(packed), "weights"));
       return ok_status();
     };
   }
@@ -128,9 +116,20 @@ class JobMaker {
       std::byte* to = data + static_cast<size_t>(first / kPanelColumns) * panel;
       jobs_.push_back({static_cast<size_t>(ceil_div(rows.count, kPanelColumns)) * panel,
                        name_of(r, 0),
-                       [&r, rows, format, to](Device&) { return pack_rows(r, rows, format, to); },
+                       [this, &r, rows, format, to] { return pack_slice(r, rows, format, to); },
                        {stored_range(r, rows)}});
     }
+  }
+
+  // Rows of a large matrix into their place on the device.
+  Status pack_slice(const ResolvedRule& r, const RowSlice& rows, WeightFormat format,
+                    std::byte* to) const {
+    if (device_.kind() == DeviceKind::kCpu) return pack_rows(r, rows, format, to);
+    const size_t bytes =
+        static_cast<size_t>(ceil_div(rows.count, kPanelColumns)) * panel_bytes(format, r.rule->k);
+    SLUICE_ASSIGN_OR_RETURN(const Buffer packed, host_.allocate(bytes, "weights"));
+    SLUICE_RETURN_IF_ERROR(pack_rows(r, rows, format, packed.data()));
+    return device_.upload(to, packed.data(), bytes, nullptr);
   }
 
   void make(ToMatrix to) { pack_into(to(model_, rule_->rule->layer), 0); }
@@ -146,9 +145,12 @@ class JobMaker {
     const ResolvedRule& r = *rule_;
     std::vector<F32Vector>* out = to(model_, r.rule->layer);
     out->resize(static_cast<size_t>(r.rule->experts));
-    job(0, static_cast<size_t>(r.rule->parameters()) * 4).run = [&r, out](Device&) {
-      for (int64_t e = 0; e < r.rule->experts; ++e)
-        (*out)[static_cast<size_t>(e)] = read_expert_row(r, e);
+    job(0, static_cast<size_t>(r.rule->parameters()) * 4).run = [this, &r, out] {
+      for (int64_t e = 0; e < r.rule->experts; ++e) {
+        F32Vector& row = (*out)[static_cast<size_t>(e)];
+        row = read_expert_row(r, e);
+        SLUICE_RETURN_IF_ERROR(row.move_to(device_));
+      }
       return ok_status();
     };
   }
@@ -169,7 +171,8 @@ class JobMaker {
   }
   void make(ToNothing) {}
 
-  Device& device_;
+  Device& device_;  // where steps run
+  Device& host_;
   Model& model_;
   std::vector<PackJob>& jobs_;
   const ResolvedRule* rule_ = nullptr;
@@ -198,7 +201,7 @@ Status run_jobs(Runtime& runtime, const TensorSource& source, const std::vector<
   runtime.pool().parallel_for(static_cast<int64_t>(jobs.size()), 1, [&](int64_t i, int worker) {
     if (stop.load()) return;
     const PackJob& job = jobs[static_cast<size_t>(i)];
-    const Status status = guard_mapped_reads([&] { return job.run(runtime.device()); });
+    const Status status = guard_mapped_reads([&] { return job.run(); });
     if (!status.ok()) return fail(static_cast<size_t>(i), status.annotate(job.what));
     for (const auto& [data, bytes] : job.reads) source.release_pages(data, bytes);
     const size_t count = done.fetch_add(1) + 1;
@@ -219,21 +222,25 @@ float round_to_stored(float scale, DType dtype) {
   return std::ldexp(std::nearbyint(mantissa * 2048.0f), exponent - 11);
 }
 
-Status check_memory(const ModelFootprint& cost, const std::string& path) {
-  const size_t limit = memory_limit_bytes();
-  if (cost.weight_bytes <= limit) return ok_status();
-  return resource_exhausted("{}: the weights need {} bytes of memory, the machine has {}", path,
-                            cost.weight_bytes, limit);
+Status check_memory(Device& device, const ModelFootprint& cost, const std::string& path) {
+  const size_t limit = device.memory_bytes();
+  // The CPU reads an untied embedding where the file is mapped.
+  const size_t needed =
+      cost.weight_bytes + (device.kind() == DeviceKind::kCpu ? 0 : cost.mapped_bytes);
+  if (needed <= limit) return ok_status();
+  return resource_exhausted("{}: the weights need {} bytes of memory, {} has {}", path, needed,
+                            device.kind() == DeviceKind::kCpu ? "the machine" : device.name(),
+                            limit);
 }
 
 Result<std::unique_ptr<Model>> load_resolved(Runtime& runtime, std::unique_ptr<Model> model,
                                              const TensorTable& table, const Resolution& resolution,
                                              const std::string& path, const LoadOptions& options) {
   const ModelFootprint cost = footprint(model->spec, table, &resolution, options.compute);
-  SLUICE_RETURN_IF_ERROR(check_memory(cost, path));
+  SLUICE_RETURN_IF_ERROR(check_memory(runtime.device(), cost, path));
   model->layers.resize(model->spec.layers.size());
   std::vector<PackJob> jobs;
-  JobMaker maker(runtime.device(), *model, jobs);
+  JobMaker maker(runtime, *model, jobs);
   for (const ResolvedRule& r : resolution.rules) {
     maker.add(r);
     if (r.rule->role == TensorRole::kEmbedding)
@@ -248,8 +255,13 @@ Result<std::unique_ptr<Model>> load_resolved(Runtime& runtime, std::unique_ptr<M
   if (model->spec.tied_head) {
     model->head = model->embedding;
     model->source.reset();  // nothing points into the files any more
+  } else if (runtime.device().kind() != DeviceKind::kCpu) {
+    SLUICE_ASSIGN_OR_RETURN(model->embedding,
+                            place(runtime.device(), std::move(model->embedding), "embedding"));
+    model->source.reset();
   }
-  for (LayerWeights& layer : model->layers) layer.moe.bind();
+  for (LayerWeights& layer : model->layers)
+    SLUICE_RETURN_IF_ERROR(layer.moe.bind(runtime.device()));
   model->weight_bytes = cost.weight_bytes;
   return model;
 }

@@ -137,14 +137,14 @@ TEST(LoadExperts, QwenPerExpert) {
     const TensorView &gate = l.tensor(name + "gate_proj.weight"),
                      &up = l.tensor(name + "up_proj.weight"),
                      &down = l.tensor(name + "down_proj.weight");
-    const PackedMatrix& m = *moe.gate_up_ptrs[static_cast<size_t>(e)];
+    const PackedMatrix& m = *moe.gate_up_experts.matrices()[static_cast<size_t>(e)];
     ASSERT_EQ(m.layout, WeightLayout::kGluPanel16);
     ASSERT_EQ(m.n, 96);
     for (int64_t i = 0; i < 48; ++i) {
       for (int64_t k = 0; k < 96; ++k) {
         ASSERT_EQ(packed_element(m, i, k), stored(gate, i * 96 + k));
         ASSERT_EQ(packed_element(m, 48 + i, k), stored(up, i * 96 + k));
-        ASSERT_EQ(packed_element(*moe.down_ptrs[static_cast<size_t>(e)], k, i),
+        ASSERT_EQ(packed_element(*moe.down_experts.matrices()[static_cast<size_t>(e)], k, i),
                   stored(down, k * 48 + i));
       }
     }
@@ -206,9 +206,9 @@ TEST(LoadExperts, GptOssTransposedAndInterleaved) {
                   stored(gate_up, (e * 64 + k) * 128 + 2 * u + 1));
         ASSERT_EQ(packed_element(moe.down[i], u, k), stored(down, (e * 64 + k) * 64 + u));
       }
-      EXPECT_EQ(moe.gate_up_bias_ptrs[i][u], stored(gate_up_bias, e * 128 + 2 * u));
-      EXPECT_EQ(moe.gate_up_bias_ptrs[i][64 + u], stored(gate_up_bias, e * 128 + 2 * u + 1));
-      EXPECT_EQ(moe.down_bias_ptrs[i][u], stored(down_bias, e * 64 + u));
+      EXPECT_EQ(moe.gate_up_experts.biases()[i][u], stored(gate_up_bias, e * 128 + 2 * u));
+      EXPECT_EQ(moe.gate_up_experts.biases()[i][64 + u], stored(gate_up_bias, e * 128 + 2 * u + 1));
+      EXPECT_EQ(moe.down_experts.biases()[i][u], stored(down_bias, e * 64 + u));
     }
   }
   EXPECT_EQ(l.model->embedding.storage, StorageKind::kMapped);

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,44 @@
 
 namespace sluice {
 
-using F32Vector = std::vector<float>;  // norms, biases, scales: always f32 on the host
+// Norms, biases, scales: always f32. Filled on the host, then moved to where steps run.
+class F32Vector {
+ public:
+  F32Vector() = default;
+  F32Vector(std::vector<float> values)  // NOLINT: implicit by design
+      : size_(values.size()), host_(std::move(values)) {}
+  Status move_to(Device& device);
+
+  // Where steps run.
+  const float* data() const { return device_.bytes() > 0 ? device_.as<float>() : host_.data(); }
+  size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  // Empty once the values have moved to a device of their own.
+  std::span<float> host() { return host_; }
+  float operator[](size_t i) const { return host_[i]; }
+
+ private:
+  size_t size_ = 0;
+  std::vector<float> host_;
+  Buffer device_;
+};
+
+// One matrix per expert in the form that grouped ops take.
+class ExpertPointers {
+ public:
+  Status bind(Device& device, const std::vector<PackedMatrix>& matrices,
+              const std::vector<F32Vector>& biases);
+  std::span<const PackedMatrix* const> matrices() const { return matrices_; }
+  // Empty without biases. Of a device that is not the host, device pointers in device memory.
+  std::span<const float* const> biases() const;
+  // The matrices' data, likewise; empty on the CPU.
+  std::span<const std::byte* const> panels() const;
+
+ private:
+  std::vector<const PackedMatrix*> matrices_;
+  std::vector<const float*> biases_;
+  Buffer device_biases_, device_panels_;
+};
 
 struct AttentionWeights {
   PackedMatrix q, k, v, o;  // [H*C, D], [G*C, D], [G*C, D] (empty when k_is_v), [D, H*C]
@@ -33,10 +71,12 @@ struct MoeWeights {
   F32Vector per_expert_scale;               // [E]
   std::vector<PackedMatrix> gate_up, down;  // per expert: kGluPanel16 [2I, D], kPanel16 [D, I]
   std::vector<F32Vector> gate_up_bias, down_bias;  // per expert; gate_up: gate first, then up
-  // Pointers in the form grouped ops take; filled by bind().
-  std::vector<const PackedMatrix*> gate_up_ptrs, down_ptrs;
-  std::vector<const float*> gate_up_bias_ptrs, down_bias_ptrs;
-  void bind();
+  // In the form grouped ops take; filled by bind().
+  ExpertPointers gate_up_experts, down_experts;
+  Status bind(Device& device) {
+    SLUICE_RETURN_IF_ERROR(gate_up_experts.bind(device, gate_up, gate_up_bias));
+    return down_experts.bind(device, down, down_bias);
+  }
 };
 struct LayerWeights {
   // kPre: input, post_attention. kSandwich: all (the *_1, *_2 and pre_2 only with moe), names as

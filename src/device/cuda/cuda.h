@@ -28,5 +28,7 @@ bool cuda_built();
 Result<std::vector<CudaDeviceInfo>> list_cuda_devices();
 // The device with that number; an unknown number is answered with those that exist.
 Result<std::unique_ptr<Device>> make_cuda_device(int index);
+// The CPU in the place of a GPU: runs kernel bodies on the host, needs no CUDA in the build.
+std::unique_ptr<Device> make_emulated_cuda_device();
 
 }  // namespace sluice

@@ -7,7 +7,7 @@ namespace {
 
 Status absent() {
   return unimplemented(
-      "CUDA: this build has no CUDA kernels (nvcc was not found when it was made)");
+      "this build has no CUDA kernels (nvcc was not found when it was made)");
 }
 
 }  // namespace

@@ -155,7 +155,7 @@ Result<std::vector<CudaDeviceInfo>> list_cuda_devices() {
     if (info.major >= kLeastMajor) devices.push_back(std::move(info));
   }
   if (devices.empty())
-    return not_found("CUDA: {} device(s), none of compute capability {}.0 or newer", count,
+    return not_found("{} CUDA device(s), none of compute capability {}.0 or newer", count,
                      kLeastMajor);
   return devices;
 }

@@ -40,12 +40,12 @@ Status cuda_status(cudaError_t error, std::string_view what) {
     case cudaErrorMemoryAllocation:
       return resource_exhausted("{}: the CUDA device is out of memory", what);
     case cudaErrorNoDevice:
-      return not_found("CUDA: the driver finds no device");
+      return not_found("the CUDA driver finds no device");
     case cudaErrorInsufficientDriver: {
       int driver = 0;
       cudaDriverGetVersion(&driver);
-      if (driver == 0) return not_found("CUDA: no driver on this machine");
-      return not_found("CUDA: the driver supports CUDA {}.{}, this build needs {}.{}",
+      if (driver == 0) return not_found("no CUDA driver on this machine");
+      return not_found("the CUDA driver supports CUDA {}.{}, this build needs {}.{}",
                        driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000,
                        CUDART_VERSION % 1000 / 10);
     }
