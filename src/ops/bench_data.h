@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/topology.h"
 #include "device/cpu/probe.h"
@@ -87,18 +88,23 @@ struct Work {
   std::string notes;      // for the label: passes over each tensor
 };
 
-// Times body and sets the counters. reference_seconds: of the reference row on this problem, 0 when
-// it was not measured.
-inline void run(benchmark::State& state, const Work& work, double reference_seconds,
-                const std::function<void()>& body) {
+// Times body, calling `before` outside of the time, and sets the counters from the median.
+// reference_seconds: of the reference row on this problem, 0 when it was not measured.
+inline void run(
+    benchmark::State& state, const Work& work, double reference_seconds,
+    const std::function<void()>& body, const std::function<void()>& before = [] {}) {
+  before();
   body();  // pages touched, caches in their steady state
-  double seconds = 0;
+  std::vector<double> seconds;
   for (auto _ : state) {
-    const double s = seconds_of(body);
-    seconds += s;
-    state.SetIterationTime(s);
+    before();
+    seconds.push_back(seconds_of(body));
+    state.SetIterationTime(seconds.back());
   }
-  const double each = seconds / static_cast<double>(state.iterations());
+  std::sort(seconds.begin(), seconds.end());
+  const double each = seconds[seconds.size() / 2];
+  state.counters["median_us"] = each * 1e6;
+  state.counters["best_us"] = seconds.front() * 1e6;
   const CpuProbe& roof = machine().roof;
   const double memory = work.bytes / (roof.read_gb_per_second * 1e9);
   const double arithmetic = work.operations / (roof.fma_gflops * 1e9);

@@ -7,6 +7,16 @@
 //   bf16_tile  x and w rounded once to bf16 (nearest even). For each step of 32 k (the last one
 //              padded with zeros): e = FMA chain over even k, o = FMA chain over odd k, both
 //              ascending from 0; then acc = acc + (e + o). This is what AMX's TDPBF16PS computes.
+//   int        x in int8, one scale per row and block of k (512 unless the weights say 128 or 256):
+//              amax = max |x| of the block; scale = max(amax, 1e-12) / 127, or 1 where that is
+//              below 1e-6; code = x / scale rounded to nearest, ties to even. It never leaves
+//              -127..127: x / scale <= 127 (1 + 2 eps). A block that holds NaN or infinity gets the
+//              scale NaN and the codes 0, so that its row comes out NaN. Weights are
+//              integers, too: v(n, k) = multiplier * (code - zero) for int4, the code for int8,
+//              and one f32 scale w(n, b) per output and block. acc = 0; for blocks b ascending:
+//              S = sum of code(k) * v(n, k) over the block, exactly, |S| < 2^24;
+//              acc = fma(f32(S) * scale(b), w(n, b), acc). The integer sum may be taken in any
+//              order; the two f32 roundings per block may not.
 //
 // All run flush-to-zero, denormals-are-zero (base/float_env.h). A bias is added last: acc + bias.
 #pragma once
@@ -15,10 +25,10 @@
 
 namespace sluice {
 
-enum class Arith { kF32Fma, kBf16Tile };
+enum class Arith { kF32Fma, kBf16Tile, kInt };
 
 constexpr std::string_view arith_name(Arith a) {
-  return a == Arith::kF32Fma ? "f32_fma" : "bf16_tile";
+  return a == Arith::kF32Fma ? "f32_fma" : a == Arith::kBf16Tile ? "bf16_tile" : "int";
 }
 
 // What the user chooses (--compute): f32 = everything f32; bf16 = GEMM inputs rounded once to bf16,
@@ -28,6 +38,7 @@ enum class Compute { kF32, kBf16 };
 constexpr std::string_view compute_name(Compute c) {
   return c == Compute::kF32 ? "f32" : "bf16";
 }
+// Of formats that leave a choice; int4 and int8 weights are always multiplied by `int`.
 constexpr Arith arith_of(Compute c) {
   return c == Compute::kF32 ? Arith::kF32Fma : Arith::kBf16Tile;
 }

@@ -1,5 +1,7 @@
 #include "weights/packed.h"
 
+#include "weights/int_panels.h"
+
 namespace sluice {
 
 std::string_view weight_format_name(WeightFormat format) {
@@ -12,6 +14,10 @@ std::string_view weight_format_name(WeightFormat format) {
       return "mxfp4";
     case WeightFormat::kF16:
       return "f16";
+    case WeightFormat::kInt4:
+      return "int4";
+    case WeightFormat::kInt8:
+      return "int8";
   }
   return "unknown";
 }
@@ -28,7 +34,7 @@ std::string_view weight_layout_name(WeightLayout layout) {
   return "unknown";
 }
 
-size_t panel_bytes(WeightFormat format, int64_t k) {
+size_t panel_bytes(WeightFormat format, int64_t k, int64_t block) {
   switch (format) {
     case WeightFormat::kF32:
       return static_cast<size_t>(k) * kPanelColumns * 4;
@@ -38,17 +44,21 @@ size_t panel_bytes(WeightFormat format, int64_t k) {
       return static_cast<size_t>(ceil_div(k, 32)) * kPanelColumns * 17;
     case WeightFormat::kF16:
       return 0;  // row-major only
+    case WeightFormat::kInt4:
+      return static_cast<size_t>(int4_panel_bytes(k, block));
+    case WeightFormat::kInt8:
+      return static_cast<size_t>(int8_panel_bytes(k, block));
   }
   return 0;
 }
 
-size_t packed_bytes(WeightFormat format, WeightLayout layout, int64_t n, int64_t k) {
+size_t packed_bytes(WeightFormat format, WeightLayout layout, int64_t n, int64_t k, int64_t block) {
   if (layout == WeightLayout::kRowMajor)
     return static_cast<size_t>(n) * static_cast<size_t>(k) * (format == WeightFormat::kF32 ? 4 : 2);
   PackedMatrix shape;
   shape.layout = layout;
   shape.n = n;
-  return static_cast<size_t>(shape.panels()) * panel_bytes(format, k);
+  return static_cast<size_t>(shape.panels()) * panel_bytes(format, k, block);
 }
 
 }  // namespace sluice

@@ -9,6 +9,22 @@
 //          nibbles: byte j of column c at 16 j + c, low nibble k = 2 j, high nibble k = 2 j + 1,
 //          so that 16 consecutive bytes hold the same two k of all columns; -0 (code 8) is packed
 //          as +0, because tables that add a scale to an exponent have no place for its sign
+//   int4   blocks of `block` k (128, 256 or 512; the last may be shorter), each in one piece of
+//          whole cache lines, K zero-padded to 32. Value (n, k) = scale * multiplier * (code -
+//          zero), with one scale per column and block, one multiplier 0..15 and zero point (8 or 7)
+//          per column and group of 32 k. Of a block of G groups:
+//            line 0       16 bf16 scales, one per column, then 16 words of 16 bits, one per group:
+//                         bit c says that column c's codes have the zero point 7
+//            then         ceil(G / 8) lines of multipliers: 32-bit lane c holds those of column c
+//                         for eight groups, the first in the lowest four bits
+//            then         4 G lines of codes: line j holds k = 8 j .. 8 j + 7; byte i of lane c has
+//                         k = 8 j + i in its low and k = 8 j + 4 + i in its high nibble
+//          512 k take 67 lines, 4.1875 bits per weight. A code fits in 4 bits and code times
+//          multiplier in 8, so that the same bytes feed a 4-bit dot product and, multiplied out,
+//          int8 tiles of 16 columns x 64 k
+//   int8   blocks of `block` k, K padded to 32. A block is one line of 16 f32 scales, one per
+//          column, then a line for each 4 k: byte i of 32-bit lane c is 128 + code(k = 4 j + i),
+//          codes in -127..127. 64 k are one tile as they lie. 512 k take 8.0625 bits per weight
 // Layout kGluPanel16: the same, for gate_up matrices with N = 2 I: panel 2 j holds 16 gate columns
 //   16 j .., panel 2 j + 1 the 16 up columns of the same units, so that the activation finds both
 //   in registers. Each half is padded to 16 on its own: there are 2 * ceil(I / 16) panels.
@@ -24,8 +40,13 @@
 
 namespace sluice {
 
-enum class WeightFormat : uint8_t { kF32, kBF16, kMXFP4, kF16 };
+enum class WeightFormat : uint8_t { kF32, kBF16, kMXFP4, kF16, kInt4, kInt8 };
 std::string_view weight_format_name(WeightFormat format);
+// The formats of arith `int`, whose scales come with the codes that we choose.
+constexpr bool is_int_format(WeightFormat format) {
+  return format == WeightFormat::kInt4 || format == WeightFormat::kInt8;
+}
+inline constexpr int64_t kIntBlock = 512;  // k per scale of int4 and int8 unless said otherwise
 
 enum class WeightLayout : uint8_t { kPanel16, kGluPanel16, kRowMajor };
 std::string_view weight_layout_name(WeightLayout layout);
@@ -36,8 +57,9 @@ struct PackedMatrix {
   WeightFormat format = WeightFormat::kF32;
   WeightLayout layout = WeightLayout::kPanel16;
   StorageKind storage = StorageKind::kHeap;
-  int64_t n = 0;  // output features; for kGluPanel16 N = 2 I
-  int64_t k = 0;  // input features
+  int64_t n = 0;              // output features; for kGluPanel16 N = 2 I
+  int64_t k = 0;              // input features
+  int64_t block = kIntBlock;  // int4, int8: k per scale; unused by the other formats
   const std::byte* data = nullptr;
   size_t bytes = 0;
   std::shared_ptr<const void> owner;  // keeps `data` alive
@@ -52,8 +74,9 @@ inline constexpr int64_t kPanelColumns = 16;
 
 // Bytes of one panel of 16 columns and K inputs; 64-byte multiples for every format when K % 32 ==
 // 0.
-size_t panel_bytes(WeightFormat format, int64_t k);
+size_t panel_bytes(WeightFormat format, int64_t k, int64_t block = kIntBlock);
 // Bytes of a whole matrix in `layout`.
-size_t packed_bytes(WeightFormat format, WeightLayout layout, int64_t n, int64_t k);
+size_t packed_bytes(WeightFormat format, WeightLayout layout, int64_t n, int64_t k,
+                    int64_t block = kIntBlock);
 
 }  // namespace sluice

@@ -6,8 +6,7 @@ namespace sluice {
 namespace {
 
 Status absent() {
-  return unimplemented(
-      "this build has no CUDA kernels (nvcc was not found when it was made)");
+  return unimplemented("this build has no CUDA kernels (nvcc was not found when it was made)");
 }
 
 }  // namespace

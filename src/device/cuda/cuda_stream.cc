@@ -45,9 +45,8 @@ Status cuda_status(cudaError_t error, std::string_view what) {
       int driver = 0;
       cudaDriverGetVersion(&driver);
       if (driver == 0) return not_found("no CUDA driver on this machine");
-      return not_found("the CUDA driver supports CUDA {}.{}, this build needs {}.{}",
-                       driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000,
-                       CUDART_VERSION % 1000 / 10);
+      return not_found("the CUDA driver supports CUDA {}.{}, this build needs {}.{}", driver / 1000,
+                       driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     }
     case cudaErrorNoKernelImageForDevice:
       return unimplemented("{}: this build has no kernel for the device's architecture", what);

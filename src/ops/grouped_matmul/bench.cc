@@ -13,6 +13,8 @@ constexpr int64_t kD = 2048, kI = 768, kExperts = 64, kK = 8;
 WeightFormat format_of(std::string_view name) {
   return name == "f32"    ? WeightFormat::kF32
          : name == "bf16" ? WeightFormat::kBF16
+         : name == "int4" ? WeightFormat::kInt4
+         : name == "int8" ? WeightFormat::kInt8
                           : WeightFormat::kMXFP4;
 }
 
@@ -82,7 +84,8 @@ void declare(const Kernel<const PanelKernel>& row, int64_t t) {
       name.c_str(),
       [row, t](benchmark::State& state) {
         const Arith arith =
-            row.arith == arith_name(Arith::kF32Fma) ? Arith::kF32Fma : Arith::kBf16Tile;
+            panel_arith(format_of(row.weight),
+                        row.arith == arith_name(Arith::kF32Fma) ? Compute::kF32 : Compute::kBf16);
         Operands in(format_of(row.weight), t);
         bench::Work work;
         work.bytes = in.bytes();

@@ -52,12 +52,15 @@ Status check_expert(const GroupedMatmulArgs& a, int64_t e, const PackedMatrix& f
   if (w == nullptr || w->empty())
     return invalid_argument("grouped_matmul: experts: expert {} has {} slots but no weights", e,
                             slots_of(a, e));
-  if (w->format != first.format || w->layout != first.layout || w->n != first.n || w->k != first.k)
+  if (w->format != first.format || w->layout != first.layout || w->n != first.n ||
+      w->k != first.k || w->block != first.block)
     return invalid_argument(
-        "grouped_matmul: experts: expert {}: expected {} {} [N, K] = [{}, {}] as the first in use, "
-        "got {} {} [{}, {}]",
+        "grouped_matmul: experts: expert {}: expected {} {} [N, K] = [{}, {}], blocks of {}, as "
+        "the "
+        "first in use, got {} {} [{}, {}], {}",
         e, weight_format_name(first.format), weight_layout_name(first.layout), first.n, first.k,
-        weight_format_name(w->format), weight_layout_name(w->layout), w->n, w->k);
+        first.block, weight_format_name(w->format), weight_layout_name(w->layout), w->n, w->k,
+        w->block);
   return ok_status();
 }
 
@@ -107,7 +110,8 @@ PanelProduct expert_product(const GroupedPlan& plan, int64_t e) {
   product.k = w.k;
   product.prepared = plan.prepared + prepared_floats(start, w.k);
   product.panels = w.data;
-  product.panel_bytes = panel_bytes(w.format, w.k);
+  product.block = w.block;
+  product.panel_bytes = panel_bytes(w.format, w.k, w.block);
   product.panel_end = w.panels();
   product.n = w.n;
   product.glu_layout = w.layout == WeightLayout::kGluPanel16;

@@ -11,7 +11,7 @@
 // x       | [*, K]          | f32              | row stride
 // source  | [R]             | i32              | row of x of each slot (moe_sort), R = T*K
 // starts  | [E+1]           | i32              | starts[0] = 0, ascending, starts[E] <= R
-// experts | [E] pointers    | f32, bf16, mxfp4 | kPanel16 or, for glu, kGluPanel16; lie anywhere
+// experts | [E] pointers    | as matmul's w    | kPanel16 or, for glu, kGluPanel16; lie anywhere
 // bias    | [E] pointers    | f32              | optional; glu: 2 I values, gate first
 // out     | [R, N] or [R, I]| f32              | row stride; slots beyond starts[E] are left alone
 // Arith, rounding, invariance and tolerance as matmul.

@@ -106,6 +106,7 @@ TEST_P(GroupedMatmulRow, EqualsTheReferenceAndTheChain) {
     p.slots = random.between(1, random.chance(0.2) ? 80 : 12);
     p.n = random.between(1, 70);
     p.k = format() == WeightFormat::kMXFP4 ? 32 * random.between(1, 5) : random.between(1, 150);
+    if (is_int_format(format()) && random.chance(0.3)) p.k = random.between(200, 1200);
     p.glu = random.chance(0.7);
     p.bias = random.chance(0.5);
     p.rough = random.chance(0.3);

@@ -22,6 +22,10 @@ constexpr Problem kProblems[] = {
 WeightFormat format_of(std::string_view name) {
   return name == "f32"    ? WeightFormat::kF32
          : name == "bf16" ? WeightFormat::kBF16
+         : name == "int4" ? WeightFormat::kInt4
+         : name == "int8" ? WeightFormat::kInt8
+         : name == "int4" ? WeightFormat::kInt4
+         : name == "int8" ? WeightFormat::kInt8
                           : WeightFormat::kMXFP4;
 }
 
@@ -73,8 +77,8 @@ void declare(const Kernel<const PanelKernel>& row, const Problem& p) {
       name.c_str(),
       [row, p](benchmark::State& state) {
         const WeightFormat format = format_of(row.weight);
-        const Arith arith =
-            row.arith == arith_name(Arith::kF32Fma) ? Arith::kF32Fma : Arith::kBf16Tile;
+        const Arith arith = panel_arith(
+            format, row.arith == arith_name(Arith::kF32Fma) ? Compute::kF32 : Compute::kBf16);
         Operands in(p, format);
         bench::Work work;
         work.bytes = in.bytes();

@@ -9,4 +9,7 @@ namespace sluice {
 #include "ops/matmul/kernels.inc"
 #undef SLUICE_KERNEL
 
+// The references' store, for every arith.
+void store_tile_reference(const PanelTile& tile);
+
 }  // namespace sluice

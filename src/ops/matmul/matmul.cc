@@ -57,8 +57,8 @@ std::span<const Kernel<const PanelKernel>> panel_kernels() {
 }
 
 const Kernel<const PanelKernel>* select_panel_kernel(Isa isa, WeightFormat format, Arith arith) {
-  return select_kernel(panel_kernels(), isa, arith == Arith::kF32Fma ? "f32" : "bf16",
-                       weight_format_name(format), arith_name(arith));
+  const char* in = arith == Arith::kF32Fma ? "f32" : arith == Arith::kBf16Tile ? "bf16" : "int8";
+  return select_kernel(panel_kernels(), isa, in, weight_format_name(format), arith_name(arith));
 }
 
 int64_t prepared_floats(int64_t rows, int64_t k) {
@@ -87,7 +87,8 @@ Status matmul(const ExecContext& context, const MatmulArgs& args, Workspace work
   product.row_count = args.out.rows;
   product.k = w.k;
   product.panels = w.data;
-  product.panel_bytes = panel_bytes(w.format, w.k);
+  product.block = w.block;
+  product.panel_bytes = panel_bytes(w.format, w.k, w.block);
   product.n = w.n;
   product.bias = args.bias;
   product.out = args.out.data;

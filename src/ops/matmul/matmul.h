@@ -5,12 +5,14 @@
 // depend on the other rows, on threads or on the ISA.
 //
 // tensor | shape  | dtype                | layout
-// x      | [*, K] | f32                  | row stride; bf16_tile rounds it once to bf16
+// x      | [*, K] | f32                  | row stride; bf16_tile rounds it to bf16, int to int8
 // rows   | [T]    | i32                  | optional gather of x's rows (rows that want logits)
-// w      | [N, K] | f32, bf16, mxfp4     | kPanel16
+// w      | [N, K] | f32, bf16, mxfp4,    | kPanel16
+//        |        | int4, int8           |
 // bias   | [N]    | f32                  | optional, added last
 // out    | [T, N] | f32                  | row stride; must not alias x
-// Arith: f32_fma takes f32, bf16, mxfp4; bf16_tile takes bf16, mxfp4 (dequantised exactly to bf16).
+// Arith: f32_fma takes f32, bf16, mxfp4; bf16_tile takes bf16, mxfp4 (dequantised exactly to bf16);
+// int takes int4, int8.
 // |error| against f64 of the same rounded inputs <= 2 eps sqrt(K) |x||w| (unit scale).
 // Errors: shapes that disagree, a layout or format without a kernel, a workspace too small.
 #pragma once

@@ -1,8 +1,12 @@
 #include "ops/matmul/pack.h"
 
+#include <cmath>
 #include <cstring>
+#include <vector>
 
+#include "base/float_env.h"
 #include "base/fp.h"
+#include "weights/int_panels.h"
 
 namespace sluice {
 namespace {
@@ -84,11 +88,67 @@ void pack_panel_bf16_pairs(const PanelRows& rows, std::byte* out) {
   }
 }
 
-void pack_panel(const PanelRows& rows, WeightFormat format, std::byte* out) {
+// One column of a block: `groups` groups of the column's multipliers, zero points and codes.
+void write_int4(const Int4Column& column, int64_t c, int64_t groups, std::byte* block) {
+  const uint16_t scale = bf16(column.scale).bits;
+  std::memcpy(block + c * 2, &scale, 2);
+  std::byte* multipliers = block + kInt4MultiplierAt;
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t word = kInt4ZeroAt + g * 2 + c / 8;
+    if (column.zero[g] == 7) block[word] |= std::byte{1} << (c % 8);
+    multipliers[g / 8 * 64 + c * 4 + g % 8 / 2] |= std::byte{column.multiplier[g]} << (g % 2 * 4);
+  }
+  std::byte* codes = block + int4_codes_at(groups);
+  for (int64_t k = 0; k < groups * kIntGroup; ++k)
+    codes[k / 8 * 64 + c * 4 + k % 4] |= std::byte{column.code[k]} << (k % 8 / 4 * 4);
+}
+
+void write_int8(const Int8Column& column, int64_t c, int64_t groups, std::byte* block) {
+  std::memcpy(block + c * 4, &column.scale, 4);
+  std::byte* codes = block + kInt8CodesAt;
+  for (int64_t k = 0; k < groups * kIntGroup; ++k)
+    codes[k / 4 * 64 + c * 4 + k % 4] = static_cast<std::byte>(column.code[k] + 128);
+}
+
+// Columns past N are quantised, too: as zeros they get scale 0 and codes that mean 0.
+Status pack_int_panel(const PanelRows& rows, WeightFormat format, const IntPacking& how,
+                      std::byte* out) {
   const StoredMatrix& m = *rows.matrix;
+  const ScopedFloatEnv env;  // the same codes whether a pool's worker calls or not
+  for (int64_t k0 = 0; k0 < m.k; k0 += how.block) {
+    const int64_t count = m.k - k0 < how.block ? m.k - k0 : how.block;
+    const int64_t groups = int_groups(count);
+    for (int64_t c = 0; c < kColumns; ++c) {
+      float w[kMostIntBlock] = {};
+      if (c < rows.count) read_row(m, rows.first + c, k0, count, w);
+      for (int64_t k = 0; k < count; ++k)
+        if (!std::isfinite(w[k]))
+          return data_loss("pack: {}: element (N, K) = ({}, {}) is {}", weight_format_name(format),
+                           rows.first + c, k0 + k, w[k]);
+      if (format == WeightFormat::kInt4) {
+        Int4Column column;
+        quantize_int4(w, groups, how.rounding, &column);
+        write_int4(column, c, groups, out);
+      } else {
+        Int8Column column;
+        quantize_int8(w, groups, &column);
+        write_int8(column, c, groups, out);
+      }
+    }
+    out += format == WeightFormat::kInt4 ? int4_block_bytes(groups) : int8_block_bytes(groups);
+  }
+  return ok_status();
+}
+
+Status pack_panel(const PanelRows& rows, WeightFormat format, const IntPacking& how,
+                  std::byte* out) {
+  const StoredMatrix& m = *rows.matrix;
+  if (is_int_format(format)) return pack_int_panel(rows, format, how, out);
   if (format == WeightFormat::kBF16 && m.dtype == DType::kBF16 && m.stride_k == 1 &&
-      m.scale == nullptr)
-    return pack_panel_bf16_pairs(rows, out);
+      m.scale == nullptr) {
+    pack_panel_bf16_pairs(rows, out);
+    return ok_status();
+  }
   float tile[kColumns][kTileK] = {};
   for (int64_t k0 = 0; k0 < m.k; k0 += kTileK) {
     const int64_t count = m.k - k0 < kTileK ? m.k - k0 : kTileK;
@@ -98,12 +158,29 @@ void pack_panel(const PanelRows& rows, WeightFormat format, std::byte* out) {
     else
       write_bf16(tile, count, reinterpret_cast<uint16_t*>(out) + k0 * kColumns);
   }
+  return ok_status();
 }
 
-Status check_stored(const StoredMatrix& m, WeightFormat format, std::string_view what) {
-  if (format != WeightFormat::kF32 && format != WeightFormat::kBF16)
-    return invalid_argument("pack: {}: format: expected f32 or bf16, got {}", what,
+// pack(p) for every panel, by the pool where there is one; the first panel that fails speaks.
+template <class Pack>
+Status for_each_panel(int64_t panels, ThreadPool* pool, const Pack& pack) {
+  if (pool == nullptr) {
+    for (int64_t p = 0; p < panels; ++p) SLUICE_RETURN_IF_ERROR(pack(p));
+    return ok_status();
+  }
+  std::vector<Status> done(static_cast<size_t>(panels), ok_status());
+  pool->parallel_for(panels, 1, [&](int64_t p, int) { done[static_cast<size_t>(p)] = pack(p); });
+  for (const Status& s : done) SLUICE_RETURN_IF_ERROR(s);
+  return ok_status();
+}
+
+Status check_stored(const StoredMatrix& m, WeightFormat format, const IntPacking& how,
+                    std::string_view what) {
+  if (format != WeightFormat::kF32 && format != WeightFormat::kBF16 && !is_int_format(format))
+    return invalid_argument("pack: {}: format: expected f32, bf16, int4 or int8, got {}", what,
                             weight_format_name(format));
+  if (how.block != 128 && how.block != 256 && how.block != kMostIntBlock)
+    return invalid_argument("pack: {}: block: expected 128, 256 or 512, got {}", what, how.block);
   if (!is_packable(m.dtype))
     return invalid_argument("pack: {}: dtype: expected F32, F16, BF16, F8_E4M3 or F8_E5M2, got {}",
                             what, dtype_name(m.dtype));
@@ -123,13 +200,14 @@ struct Target {
   std::byte* data = nullptr;
 };
 Result<Target> allocate(Device& device, WeightFormat format, WeightLayout layout, int64_t n,
-                        int64_t k) {
+                        int64_t k, int64_t block = kIntBlock) {
   Target t;
   t.matrix.format = format;
   t.matrix.layout = layout;
   t.matrix.n = n;
   t.matrix.k = k;
-  t.matrix.bytes = packed_bytes(format, layout, n, k);
+  t.matrix.block = block;
+  t.matrix.bytes = packed_bytes(format, layout, n, k, block);
   SLUICE_ASSIGN_OR_RETURN(Buffer buffer, device.allocate(t.matrix.bytes, "packed weights"));
   t.data = buffer.data();
   t.matrix.data = t.data;
@@ -176,6 +254,26 @@ Status check_mxfp4(const StoredMxfp4& w) {
   return ok_status();
 }
 
+float int_element(const PackedMatrix& w, const std::byte* panel, int64_t c, int64_t k) {
+  const int64_t first = k / w.block * w.block, at = k - first;  // blocks before it are whole
+  const int64_t groups = int_groups(w.k - first < w.block ? w.k - first : w.block);
+  const int64_t whole = w.block / kIntGroup, g = at / kIntGroup;
+  if (w.format == WeightFormat::kInt8) {
+    const std::byte* block = panel + k / w.block * int8_block_bytes(whole);
+    const auto code = static_cast<int>(block[kInt8CodesAt + at / 4 * 64 + c * 4 + at % 4]) - 128;
+    return load<float>(block + c * 4) * static_cast<float>(code);
+  }
+  const std::byte* block = panel + k / w.block * int4_block_bytes(whole);
+  const auto pair = [](std::byte b, int64_t high) {
+    return static_cast<int>(b >> (4 * high)) & 15;
+  };
+  const bool seven = (load<uint16_t>(block + kInt4ZeroAt + g * 2) >> c & 1) != 0;
+  const int multiplier = pair(block[kInt4MultiplierAt + g / 8 * 64 + c * 4 + g % 8 / 2], g % 2);
+  const int code = pair(block[int4_codes_at(groups) + at / 8 * 64 + c * 4 + at % 4], at % 8 / 4);
+  return static_cast<float>(bf16::from_bits(load<uint16_t>(block + c * 2))) *
+         static_cast<float>(multiplier * (code - (seven ? 7 : 8)));
+}
+
 float mxfp4_element(const std::byte* panel, int64_t c, int64_t k) {
   const std::byte* block = panel + k / kBlock * kMxfp4BlockBytes;
   const auto scale = static_cast<uint8_t>(block[c]);
@@ -185,35 +283,39 @@ float mxfp4_element(const std::byte* panel, int64_t c, int64_t k) {
 
 }  // namespace
 
-Status pack_matrix_into(const StoredMatrix& w, WeightFormat format, std::byte* out) {
-  SLUICE_RETURN_IF_ERROR(check_stored(w, format, "w"));
-  const size_t bytes = panel_bytes(format, w.k);
-  for (int64_t p = 0; p < ceil_div(w.n, kColumns); ++p)
-    pack_panel({&w, p * kColumns, panel_rows(w.n, p)}, format,
-               out + static_cast<size_t>(p) * bytes);
-  return ok_status();
+Status pack_matrix_into(const StoredMatrix& w, WeightFormat format, std::byte* out,
+                        const IntPacking& how) {
+  SLUICE_RETURN_IF_ERROR(check_stored(w, format, how, "w"));
+  const size_t bytes = panel_bytes(format, w.k, how.block);
+  return for_each_panel(ceil_div(w.n, kColumns), how.pool, [&](int64_t p) {
+    return pack_panel({&w, p * kColumns, panel_rows(w.n, p)}, format, how,
+                      out + static_cast<size_t>(p) * bytes);
+  });
 }
 
-Result<PackedMatrix> pack_matrix(Device& device, const StoredMatrix& w, WeightFormat format) {
-  SLUICE_RETURN_IF_ERROR(check_stored(w, format, "w"));
-  SLUICE_ASSIGN_OR_RETURN(Target t, allocate(device, format, WeightLayout::kPanel16, w.n, w.k));
-  SLUICE_RETURN_IF_ERROR(pack_matrix_into(w, format, t.data));
+Result<PackedMatrix> pack_matrix(Device& device, const StoredMatrix& w, WeightFormat format,
+                                 const IntPacking& how) {
+  SLUICE_RETURN_IF_ERROR(check_stored(w, format, how, "w"));
+  SLUICE_ASSIGN_OR_RETURN(Target t,
+                          allocate(device, format, WeightLayout::kPanel16, w.n, w.k, how.block));
+  SLUICE_RETURN_IF_ERROR(pack_matrix_into(w, format, t.data, how));
   return std::move(t.matrix);
 }
 
 Result<PackedMatrix> pack_glu(Device& device, const StoredMatrix& gate, const StoredMatrix& up,
-                              WeightFormat format) {
-  SLUICE_RETURN_IF_ERROR(check_stored(gate, format, "gate"));
-  SLUICE_RETURN_IF_ERROR(check_stored(up, format, "up"));
+                              WeightFormat format, const IntPacking& how) {
+  SLUICE_RETURN_IF_ERROR(check_stored(gate, format, how, "gate"));
+  SLUICE_RETURN_IF_ERROR(check_stored(up, format, how, "up"));
   if (gate.n != up.n || gate.k != up.k)
     return invalid_argument("pack: up: expected [I, D] = [{}, {}] as gate, got [{}, {}]", gate.n,
                             gate.k, up.n, up.k);
-  SLUICE_ASSIGN_OR_RETURN(Target t,
-                          allocate(device, format, WeightLayout::kGluPanel16, 2 * gate.n, gate.k));
-  const size_t bytes = panel_bytes(format, gate.k);
-  for (int64_t p = 0; p < t.matrix.panels(); ++p)
-    pack_panel({p % 2 == 0 ? &gate : &up, p / 2 * kColumns, panel_rows(gate.n, p / 2)}, format,
-               t.data + static_cast<size_t>(p) * bytes);
+  SLUICE_ASSIGN_OR_RETURN(
+      Target t, allocate(device, format, WeightLayout::kGluPanel16, 2 * gate.n, gate.k, how.block));
+  const size_t bytes = panel_bytes(format, gate.k, how.block);
+  SLUICE_RETURN_IF_ERROR(for_each_panel(t.matrix.panels(), how.pool, [&](int64_t p) {
+    return pack_panel({p % 2 == 0 ? &gate : &up, p / 2 * kColumns, panel_rows(gate.n, p / 2)},
+                      format, how, t.data + static_cast<size_t>(p) * bytes);
+  }));
   return std::move(t.matrix);
 }
 
@@ -259,7 +361,8 @@ float packed_element(const PackedMatrix& w, int64_t n, int64_t k) {
     return w.format == WeightFormat::kF16 ? f16_to_f32(bits)
                                           : static_cast<float>(bf16::from_bits(bits));
   }
-  const std::byte* p = w.data + static_cast<size_t>(panel) * panel_bytes(w.format, w.k);
+  const std::byte* p = w.data + static_cast<size_t>(panel) * panel_bytes(w.format, w.k, w.block);
+  if (is_int_format(w.format)) return int_element(w, p, c, k);
   if (w.format == WeightFormat::kF32) return load<float>(p + (k * kColumns + c) * 4);
   if (w.format == WeightFormat::kBF16)
     return static_cast<float>(

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "device/device.h"
+#include "ops/matmul/quantize_int.h"
 #include "tensor/dtype.h"
 #include "weights/packed.h"
 
@@ -31,21 +32,32 @@ struct StoredMxfp4 {
   int64_t n = 0, k = 0;
 };
 
-// Packs a stored matrix as kPanel16 in format f32 or bf16. Every other row, a transposed matrix or
-// a slice is a matter of strides. Rounding to bf16 is to nearest even; widening to f32 is exact.
-Result<PackedMatrix> pack_matrix(Device& device, const StoredMatrix& w, WeightFormat format);
-// The same into packed_bytes(format, kPanel16, N, K) zero-filled bytes at `out`: whole panels
-// follow each other, so 16 i rows of a larger matrix are the bytes of panels i .. of its packed
-// form.
-Status pack_matrix_into(const StoredMatrix& w, WeightFormat format, std::byte* out);
+// How int4 and int8 weights are chosen; the codes do not depend on the pool.
+struct IntPacking {
+  int64_t block = kIntBlock;  // k per scale: 128, 256 or 512
+  IntRounding rounding = IntRounding::kSearch;
+  ThreadPool* pool = nullptr;  // quantises panels in parallel
+};
+
+// Packs a stored matrix as kPanel16 in format f32, bf16, int4 or int8. Every other row, a
+// transposed matrix or a slice is a matter of strides. Rounding to bf16 is to nearest even;
+// widening to f32 is exact; int formats refuse NaN and infinity.
+Result<PackedMatrix> pack_matrix(Device& device, const StoredMatrix& w, WeightFormat format,
+                                 const IntPacking& how = {});
+// The same into packed_bytes(format, kPanel16, N, K, block) zero-filled bytes at `out`: whole
+// panels follow each other, so 16 i rows of a larger matrix are the bytes of panels i .. of its
+// packed form.
+Status pack_matrix_into(const StoredMatrix& w, WeightFormat format, std::byte* out,
+                        const IntPacking& how = {});
 // gate and up [I, K] each -> kGluPanel16 with n = 2 I.
 Result<PackedMatrix> pack_glu(Device& device, const StoredMatrix& gate, const StoredMatrix& up,
-                              WeightFormat format);
+                              WeightFormat format, const IntPacking& how = {});
 Result<PackedMatrix> pack_mxfp4(Device& device, const StoredMxfp4& w);
 // gate_up [2 I, K] interleaved as gpt-oss has it (even rows gate, odd rows up) -> kGluPanel16.
 Result<PackedMatrix> pack_mxfp4_glu_interleaved(Device& device, const StoredMxfp4& gate_up);
 
-// Element (n, k) of a packed matrix, widened exactly: the definition that tests compare with.
+// Element (n, k) of a packed matrix, widened exactly (int formats: scale times integer, rounded
+// once): the definition that tests compare with.
 float packed_element(const PackedMatrix& w, int64_t n, int64_t k);
 
 }  // namespace sluice

@@ -26,6 +26,7 @@ struct PanelProduct {
   int64_t x_stride = 0;
   int64_t row_count = 0;
   int64_t k = 0;
+  int64_t block = 0;  // k per scale: int4, int8
   // row_count * round_up(k, 32) floats that prepare() fills in the order that multiply() streams.
   float* prepared = nullptr;
   const std::byte* panels = nullptr;
@@ -95,6 +96,11 @@ struct Kernel;   // ops/kernel_table.h
 enum class Isa;  // simd/isa.h
 std::span<const Kernel<const PanelKernel>> panel_kernels();
 const Kernel<const PanelKernel>* select_panel_kernel(Isa isa, WeightFormat format, Arith arith);
+
+// The arith of a product with weights of the format.
+constexpr Arith panel_arith(WeightFormat format, Compute compute) {
+  return is_int_format(format) ? Arith::kInt : arith_of(compute);
+}
 
 // Floats of PanelProduct::prepared.
 int64_t prepared_floats(int64_t rows, int64_t k);

@@ -65,18 +65,6 @@ float dot_bf16_tile(const float* x, const std::byte* panel, int64_t c, int64_t k
   return acc;
 }
 
-void store(const PanelTile& tile) {
-  const PanelProduct& product = *tile.product;
-  for (int64_t r = 0; r < tile.rows; ++r)
-    for (int64_t p = 0; p < tile.panels; ++p) {
-      const PanelColumns columns = panel_columns(product, tile.panel + p);
-      const float* acc = tile.acc + (r * tile.panels + p) * 16;
-      float* out = product.out + (tile.row + r) * product.out_stride + columns.first;
-      for (int64_t c = 0; c < columns.count; ++c)
-        out[c] = product.bias != nullptr ? acc[c] + product.bias[columns.first + c] : acc[c];
-    }
-}
-
 void prepare(const PanelProduct&, int64_t, int64_t) {}
 
 template <WeightFormat format, Arith arith>
@@ -101,12 +89,29 @@ void multiply(const PanelProduct& product) {
 
 }  // namespace
 
+void store_tile_reference(const PanelTile& tile) {
+  const PanelProduct& product = *tile.product;
+  for (int64_t r = 0; r < tile.rows; ++r)
+    for (int64_t p = 0; p < tile.panels; ++p) {
+      const PanelColumns columns = panel_columns(product, tile.panel + p);
+      const float* acc = tile.acc + (r * tile.panels + p) * 16;
+      float* out = product.out + (tile.row + r) * product.out_stride + columns.first;
+      for (int64_t c = 0; c < columns.count; ++c)
+        out[c] = product.bias != nullptr ? acc[c] + product.bias[columns.first + c] : acc[c];
+    }
+}
+
 using enum WeightFormat;
 using enum Arith;
-const PanelKernel matmul_f32_f32_reference = {prepare, multiply<kF32, kF32Fma>, store};
-const PanelKernel matmul_f32_bf16_reference = {prepare, multiply<kBF16, kF32Fma>, store};
-const PanelKernel matmul_f32_mxfp4_reference = {prepare, multiply<kMXFP4, kF32Fma>, store};
-const PanelKernel matmul_bf16_bf16_reference = {prepare, multiply<kBF16, kBf16Tile>, store};
-const PanelKernel matmul_bf16_mxfp4_reference = {prepare, multiply<kMXFP4, kBf16Tile>, store};
+const PanelKernel matmul_f32_f32_reference = {prepare, multiply<kF32, kF32Fma>,
+                                              store_tile_reference};
+const PanelKernel matmul_f32_bf16_reference = {prepare, multiply<kBF16, kF32Fma>,
+                                               store_tile_reference};
+const PanelKernel matmul_f32_mxfp4_reference = {prepare, multiply<kMXFP4, kF32Fma>,
+                                                store_tile_reference};
+const PanelKernel matmul_bf16_bf16_reference = {prepare, multiply<kBF16, kBf16Tile>,
+                                                store_tile_reference};
+const PanelKernel matmul_bf16_mxfp4_reference = {prepare, multiply<kMXFP4, kBf16Tile>,
+                                                 store_tile_reference};
 
 }  // namespace sluice

@@ -40,31 +40,44 @@ struct StoredMxfp4Values {
   std::vector<std::byte> blocks, scales;
 };
 
+// A random way to choose the codes of int4 and int8 weights.
+inline IntPacking random_packing(Random& random) {
+  IntPacking how;
+  how.block = int64_t{128} << random.below(3);
+  how.rounding = random.chance(0.5) ? IntRounding::kSearch : IntRounding::kNearest;
+  return how;
+}
 // kPanel16 [N, K].
 inline PackedMatrix random_panels(Device& device, WeightFormat format, int64_t n, int64_t k,
-                                  Random& random, bool rough = false) {
+                                  Random& random, bool rough = false, const IntPacking& how = {}) {
   if (format == WeightFormat::kMXFP4)
     return pack_mxfp4(device, StoredMxfp4Values(n, k, random, rough).view()).value();
-  return pack_matrix(device, StoredValues(n, k, random, rough).view(), format).value();
+  const StoredValues values(n, k, random, rough);
+  return pack_matrix(device, values.view(), format, how).value();
 }
 // kGluPanel16 [2 I, D].
 inline PackedMatrix random_glu_panels(Device& device, WeightFormat format, int64_t width, int64_t d,
-                                      Random& random, bool rough = false) {
+                                      Random& random, bool rough = false,
+                                      const IntPacking& how = {}) {
   if (format == WeightFormat::kMXFP4)
     return pack_mxfp4_glu_interleaved(device, StoredMxfp4Values(2 * width, d, random, rough).view())
         .value();
   return pack_glu(device, StoredValues(width, d, random, rough).view(),
-                  StoredValues(width, d, random, rough).view(), format)
+                  StoredValues(width, d, random, rough).view(), format, how)
       .value();
 }
 
 inline WeightFormat format_named(std::string_view name) {
   return name == "f32"    ? WeightFormat::kF32
          : name == "bf16" ? WeightFormat::kBF16
+         : name == "int4" ? WeightFormat::kInt4
+         : name == "int8" ? WeightFormat::kInt8
                           : WeightFormat::kMXFP4;
 }
 inline Arith arith_named(std::string_view name) {
-  return name == arith_name(Arith::kF32Fma) ? Arith::kF32Fma : Arith::kBf16Tile;
+  return name == arith_name(Arith::kF32Fma)     ? Arith::kF32Fma
+         : name == arith_name(Arith::kBf16Tile) ? Arith::kBf16Tile
+                                                : Arith::kInt;
 }
 
 }  // namespace sluice::test

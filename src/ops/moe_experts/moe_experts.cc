@@ -21,6 +21,9 @@ struct Scratch {
   std::span<int32_t> starts, source, inverse, active;
   float* prepared = nullptr;  // [T*K, round_up(D, 32)], later y [T*K, D]
   float* hidden = nullptr;    // [T*K, round_up(I, 32)]: the second product's prepared input
+  // Arith int only: hidden rows stay f32 until a whole block of k is there to scale, and are
+  // prepared from there to here.
+  float* down_prepared = nullptr;
 };
 
 Status check(const MoeExpertsArgs& a) {
@@ -56,10 +59,13 @@ Result<Scratch> carve(const MoeExpertsArgs& a, Workspace workspace) {
   s.active = ints(slots);
   s.prepared = carver.take<float>(prepared_floats(slots, a.x.cols));
   s.hidden = carver.take<float>(prepared_floats(slots, a.experts.width));
+  if (a.arith == Arith::kInt)
+    s.down_prepared = carver.take<float>(prepared_floats(slots, a.experts.width));
+  enough = enough && (s.down_prepared != nullptr || a.arith != Arith::kInt);
   if (!enough || s.prepared == nullptr || s.hidden == nullptr)
     return invalid_argument(
         "moe_experts: workspace: expected {} bytes, got {}",
-        moe_experts_workspace_bytes({a.x.rows, a.k, experts, a.x.cols, a.experts.width}),
+        moe_experts_workspace_bytes({a.x.rows, a.k, experts, a.x.cols, a.experts.width, a.arith}),
         workspace.bytes);
   return s;
 }
@@ -114,18 +120,23 @@ Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs
                     prepared_floats(1, args.experts.width));
   SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, a, s.active.data()));
   if (plan.active.empty()) return plan;
+  plan.prepared = s.prepared;
+  if (args.arith == Arith::kInt) {
+    prepare_grouped(context, plan);
+    multiply_grouped(context, plan);
+    return plan;
+  }
   const Kernel<PanelEpilogue>* epilogue =
       select_kernel(moe_experts_epilogues(), plan.isa,
                     args.arith == Arith::kF32Fma ? "f32" : "bf16", "any", arith_name(args.arith));
   if (epilogue == nullptr) return unimplemented("no epilogue of arith {}", arith_name(args.arith));
   plan.epilogue = epilogue->run;
-  plan.prepared = s.prepared;
   prepare_grouped(context, plan);
   multiply_grouped(context, plan);
   return plan;
 }
 
-// hidden to y: the rows are already what the kernel streams.
+// hidden to y: the rows are already what the kernel streams, but for arith int.
 Status multiply_down(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s,
                      const GroupedPlan& up, MatrixF32 y) {
   for (size_t i = 0; i < s.source.size(); ++i) s.source[i] = static_cast<int32_t>(i);
@@ -139,6 +150,12 @@ Status multiply_down(const ExecContext& context, const MoeExpertsArgs& args, con
   a.out = y;
   SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, a, s.active.data()));
   if (plan.active.empty()) return ok_status();
+  if (args.arith == Arith::kInt) {
+    plan.prepared = s.down_prepared;
+    prepare_grouped(context, plan);
+    multiply_grouped(context, plan);
+    return ok_status();
+  }
   if (plan.kernel->prepare != up.kernel->prepare)
     return internal_error("the two products' kernels take rows in different blocks");
   plan.prepared = s.hidden;
@@ -156,7 +173,7 @@ size_t moe_experts_workspace_bytes(const MoeExpertsShape& shape) {
   const int64_t slots = shape.max_tokens * shape.k;
   const auto words = [](int64_t n) { return WorkspaceCarver::padded(static_cast<size_t>(n) * 4); };
   return words(shape.experts + 1) + 3 * words(slots) + words(prepared_floats(slots, shape.d)) +
-         words(prepared_floats(slots, shape.width));
+         words(prepared_floats(slots, shape.width)) * (shape.arith == Arith::kInt ? 2 : 1);
 }
 
 Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Workspace workspace) {

@@ -3,14 +3,15 @@
 //   sort -> grouped_matmul with glu (D -> I) -> grouped_matmul (I -> D) -> combine
 // in one call that equals that chain bit for bit. The activation writes its rows rounded and in
 // the blocks that the second product streams: two passes over [T*K, I] and one loop fewer than the
-// chain, and half its workspace. Each piece is an op of its own, because engines with expert
-// parallelism put communication between them.
+// chain, and half its workspace. (Arith int scales whole blocks of k, which several tasks write:
+// its rows stay f32 and are quantised between the products.) Each piece is an op of its own,
+// because engines with expert parallelism put communication between them.
 //
 // tensor   | shape         | dtype            | layout
 // x        | [T, D]        | f32              | row stride
 // ids      | [T, K]        | i32              | contiguous; weights [T, K] f32 likewise
-// gate_up  | [E] pointers  | f32, bf16, mxfp4 | kGluPanel16 [2I, D]; bias optional (gate first)
-// down     | [E] pointers  | f32, bf16, mxfp4 | kPanel16 [D, I]; bias optional, inside the weight
+// gate_up  | [E] pointers  | as matmul's w     | kGluPanel16 [2I, D]; bias optional (gate first)
+// down     | [E] pointers  | as matmul's w     | kPanel16 [D, I]; bias optional, inside the weight
 // then     |               |                  | as moe_combine
 // counts   | [E]           | i64              | optional: pairs per expert are added
 // Errors: as the pieces.
@@ -49,6 +50,7 @@ struct MoeExpertsArgs {
 };
 struct MoeExpertsShape {
   int64_t max_tokens = 0, k = 0, experts = 0, d = 0, width = 0;
+  Arith arith = Arith::kInt;  // the one that needs most, unless said
 };
 size_t moe_experts_workspace_bytes(const MoeExpertsShape& shape);
 Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Workspace workspace);

@@ -167,6 +167,9 @@ TEST_P(MoeExpertsRow, EqualsItsChainOnEveryThreadCountAndTheReference) {
     p.k = random.between(1, 4);
     p.d = format() == WeightFormat::kMXFP4 ? 32 * random.between(1, 4) : random.between(1, 100);
     p.width = format() == WeightFormat::kMXFP4 ? 32 * random.between(1, 3) : random.between(1, 70);
+    if (is_int_format(format()) && random.chance(0.3))  // several blocks of k
+      p.t = random.between(1, 3), p.d = random.between(300, 1100),
+      p.width = random.between(200, 700);
     p.bias = random.chance(0.5);
     p.mapped = random.chance(0.3);
     p.kind = static_cast<ActivationKind>(random.below(4));

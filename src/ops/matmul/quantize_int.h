@@ -1,0 +1,34 @@
+// Choosing the codes of int4 and int8 weights (weights/packed.h) for one column and one block of k.
+// Plain f32 in a fixed order: the same codes on every machine and thread.
+#pragma once
+
+#include <cstdint>
+
+namespace sluice {
+
+enum class IntRounding : uint8_t {
+  kNearest,  // scales from the largest magnitudes, every weight to its nearest code
+  kSearch,   // int4: scale, multipliers and codes that minimise the squared error, by search
+};
+
+inline constexpr int64_t kMostIntBlock = 512;
+inline constexpr int64_t kMostIntGroups = kMostIntBlock / 32;
+
+// v(k) = scale * multiplier[k / 32] * (code[k] - zero[k / 32]); scale is exact in bf16.
+struct Int4Column {
+  float scale = 0;
+  uint8_t multiplier[kMostIntGroups] = {};
+  uint8_t zero[kMostIntGroups] = {};
+  uint8_t code[kMostIntBlock] = {};
+};
+// w: 32 * groups finite values.
+void quantize_int4(const float* w, int64_t groups, IntRounding rounding, Int4Column* out);
+
+// v(k) = scale * code[k], codes -127..127, scale = amax / 127.
+struct Int8Column {
+  float scale = 0;
+  int8_t code[kMostIntBlock] = {};
+};
+void quantize_int8(const float* w, int64_t groups, Int8Column* out);
+
+}  // namespace sluice

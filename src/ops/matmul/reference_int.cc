@@ -1,0 +1,117 @@
+// Scalar truth of arith `int`, from x and the panels as they are.
+#include <cmath>
+#include <cstring>
+
+#include "base/fp.h"
+#include "ops/matmul/kernels.h"
+#include "weights/int_panels.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kMostBlock = 512;
+
+template <class T>
+T load(const std::byte* p) {
+  T v;
+  std::memcpy(&v, p, sizeof(T));
+  return v;
+}
+
+// One block of a row of x, as the arith says.
+struct RowBlock {
+  int32_t code[kMostBlock] = {};
+  float scale = 0;
+};
+
+RowBlock quantize(const float* x, int64_t count) {
+  RowBlock out;
+  float amax = 0;
+  bool finite = true;
+  for (int64_t k = 0; k < count; ++k) {
+    finite = finite && std::isfinite(x[k]);
+    amax = std::fabs(x[k]) > amax ? std::fabs(x[k]) : amax;
+  }
+  out.scale = (amax > 1e-12f ? amax : 1e-12f) / 127.0f;
+  if (out.scale < 1e-6f) out.scale = 1.0f;
+  if (!finite) out.scale = NAN;
+  for (int64_t k = 0; finite && k < count; ++k)
+    out.code[k] = static_cast<int32_t>(std::nearbyint(x[k] / out.scale));
+  return out;
+}
+
+// Column c of a block: the integers and the scale.
+struct ColumnBlock {
+  int32_t value[kMostBlock] = {};
+  float scale = 0;
+};
+
+template <WeightFormat format>
+ColumnBlock read(const std::byte* block, int64_t c, int64_t groups) {
+  ColumnBlock out;
+  if constexpr (format == WeightFormat::kInt8) {
+    out.scale = load<float>(block + 4 * c);
+    const std::byte* codes = block + kInt8CodesAt;
+    for (int64_t k = 0; k < groups * kIntGroup; ++k)
+      out.value[k] = static_cast<int32_t>(codes[k / 4 * 64 + 4 * c + k % 4]) - 128;
+  } else {
+    out.scale = static_cast<float>(bf16::from_bits(load<uint16_t>(block + 2 * c)));
+    const std::byte* codes = block + int4_codes_at(groups);
+    for (int64_t k = 0; k < groups * kIntGroup; ++k) {
+      const int64_t g = k / kIntGroup;
+      const auto zeros = load<uint16_t>(block + kInt4ZeroAt + 2 * g);
+      const auto eight = load<uint32_t>(block + kInt4MultiplierAt + g / 8 * 64 + 4 * c);
+      const auto byte = static_cast<int32_t>(codes[k / 8 * 64 + 4 * c + k % 4]);
+      const int32_t code = k % 8 < 4 ? byte & 15 : byte >> 4;
+      const auto multiplier = static_cast<int32_t>(eight >> (g % 8 * 4) & 15);
+      out.value[k] = multiplier * (code - ((zeros >> c & 1) != 0 ? 7 : 8));
+    }
+  }
+  return out;
+}
+
+template <WeightFormat format>
+float dot_int(const PanelProduct& product, const float* x, const std::byte* panel, int64_t c) {
+  float acc = 0;
+  for (int64_t k0 = 0; k0 < product.k; k0 += product.block) {
+    const int64_t count = product.k - k0 < product.block ? product.k - k0 : product.block;
+    const int64_t groups = int_groups(count);
+    const RowBlock row = quantize(x + k0, count);
+    const ColumnBlock column = read<format>(panel, c, groups);
+    int32_t sum = 0;
+    for (int64_t k = 0; k < count; ++k) sum += row.code[k] * column.value[k];
+    const float scaled = static_cast<float>(sum) * row.scale;
+    acc = std::fma(scaled, column.scale, acc);
+    panel += format == WeightFormat::kInt4 ? int4_block_bytes(groups) : int8_block_bytes(groups);
+  }
+  return acc;
+}
+
+void prepare(const PanelProduct&, int64_t, int64_t) {}
+
+template <WeightFormat format>
+void multiply(const PanelProduct& product) {
+  // Two panels at a time, so that an epilogue finds gate and up together.
+  for (int64_t p0 = product.panel_begin; p0 < product.panel_end; p0 += 2) {
+    const int64_t panels = product.panel_end - p0 < 2 ? 1 : 2;
+    for (int64_t r = 0; r < product.row_count; ++r) {
+      const float* x =
+          product.x + (product.rows != nullptr ? product.rows[r] : r) * product.x_stride;
+      float acc[32];
+      for (int64_t i = 0; i < panels * 16; ++i)
+        acc[i] = dot_int<format>(
+            product, x, product.panels + static_cast<size_t>(p0 + i / 16) * product.panel_bytes,
+            i % 16);
+      product.epilogue({&product, acc, r, 1, p0, panels});
+    }
+  }
+}
+
+}  // namespace
+
+const PanelKernel matmul_int8_int4_reference = {prepare, multiply<WeightFormat::kInt4>,
+                                                store_tile_reference};
+const PanelKernel matmul_int8_int8_reference = {prepare, multiply<WeightFormat::kInt8>,
+                                                store_tile_reference};
+
+}  // namespace sluice
