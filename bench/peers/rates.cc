@@ -19,7 +19,7 @@ bool has(const char* feature) {
 
 double best_gops(const ExecContext& context, double operations, const std::function<void()>& body) {
   double best = 1e30;
-  for (int i = 0; i < 5; ++i) {
+  for (int i = 0; i < 15; ++i) {
     const double start = microseconds();
     context.pool->parallel_for(context.pool->size(), 1, [&](int64_t, int) { body(); });
     best = std::min(best, microseconds() - start);
