@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "base/host_device.h"
@@ -19,6 +20,7 @@
 namespace sluice {
 
 inline constexpr int kWarp = 32;
+inline constexpr int kScanScratch = kWarp + 1;  // values, of exclusive_scan
 
 class HostBlock {
  public:
@@ -68,6 +70,36 @@ class HostBlock {
         for (int j = 0; j < half; ++j) v[base + j] = fold(v[base + j], v[base + j + half]);
       for (int j = 1; j < kWarp; ++j) v[base + j] = v[base];
     }
+  }
+  // Every thread's integer becomes the sum of those before it; returns the sum of all. `scratch` is
+  // shared memory for kScanScratch values. All threads of the block call it together.
+  template <class T>
+  T exclusive_scan(PerThread<T>& v, T* scratch) {
+    static_assert(std::is_integral_v<T>, "a sum that no order changes");
+    static_cast<void>(scratch);
+    T total = 0;
+    for (int t = 0; t < threads_; ++t) {
+      const T own = v[t];
+      v[t] = total;
+      total = static_cast<T>(total + own);
+    }
+    return total;
+  }
+  // Integer atomics, on shared or global memory, whose order does not show in what is left there;
+  // they return the value before.
+  template <class T>
+  static T atomic_add(T* p, T v) {
+    static_assert(std::is_integral_v<T>, "no floating-point sum may depend on an order");
+    const T before = *p;
+    *p = static_cast<T>(before + v);
+    return before;
+  }
+  template <class T>
+  static T atomic_or(T* p, T v) {
+    static_assert(std::is_integral_v<T>);
+    const T before = *p;
+    *p = before | v;
+    return before;
   }
 
  private:

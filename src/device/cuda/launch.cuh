@@ -4,6 +4,8 @@
 
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 #include "device/block.h"
 
 namespace sluice {
@@ -75,6 +77,62 @@ class DeviceBlock {
     v[0] = __shfl_sync(0xffffffffu, v[0], 0);
 #endif
   }
+  template <class T>
+  SLUICE_HD T exclusive_scan(PerThread<T>& v, T* scratch) {
+    static_assert(std::is_integral_v<T>, "a sum that no order changes");
+#if defined(__CUDA_ARCH__)
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+    const T own = v[0], inclusive = warp_scan(own);
+    if (lane == kWarp - 1) scratch[warp] = inclusive;
+    __syncthreads();
+    if (warp == 0) {
+      const T of_warp = lane * kWarp < static_cast<int>(blockDim.x) ? scratch[lane] : T{0};
+      const T sum = warp_scan(of_warp);
+      scratch[lane] = sum - of_warp;
+      if (lane == kWarp - 1) scratch[kWarp] = sum;
+    }
+    __syncthreads();
+    v[0] = inclusive - own + scratch[warp];
+    const T total = scratch[kWarp];
+    __syncthreads();  // scratch may be used again
+    return total;
+#else
+    return T{0};
+#endif
+  }
+  template <class T>
+  SLUICE_HD static T atomic_add(T* p, T v) {
+    static_assert(std::is_integral_v<T>, "no floating-point sum may depend on an order");
+#if defined(__CUDA_ARCH__)
+    using Word = std::conditional_t<sizeof(T) == 8, unsigned long long, unsigned>;
+    return static_cast<T>(atomicAdd(reinterpret_cast<Word*>(p), static_cast<Word>(v)));
+#else
+    return v;
+#endif
+  }
+  template <class T>
+  SLUICE_HD static T atomic_or(T* p, T v) {
+    static_assert(std::is_integral_v<T>);
+#if defined(__CUDA_ARCH__)
+    using Word = std::conditional_t<sizeof(T) == 8, unsigned long long, unsigned>;
+    return static_cast<T>(atomicOr(reinterpret_cast<Word*>(p), static_cast<Word>(v)));
+#else
+    return v;
+#endif
+  }
+
+ private:
+#if defined(__CUDACC__)
+  // Sums of the lanes up to this one.
+  template <class T>
+  __device__ static T warp_scan(T v) {
+    for (int step = 1; step < kWarp; step *= 2) {
+      const T below = __shfl_up_sync(0xffffffffu, v, step);
+      if (static_cast<int>(threadIdx.x % kWarp) >= step) v += below;
+    }
+    return v;
+  }
+#endif
 };
 
 template <class Body>

@@ -6,7 +6,7 @@
 
 namespace sluice {
 
-inline float activate(const Activation& activation, float gate, float up) {
+SLUICE_HD inline float activate(const Activation& activation, float gate, float up) {
   switch (activation.kind) {
     case ActivationKind::kSilu:
       return scalar::silu(gate) * up;

@@ -22,12 +22,13 @@ constexpr int64_t kLeastElements = 16384;
 Status run(const ExecContext& context, const ElementwiseTask& task) {
   const Kernel<ElementwiseKernel>* kernel =
       select_kernel(elementwise_kernels(), context.isa, "f32", "none", "f32");
-  if (kernel == nullptr) return unimplemented("elementwise: no kernel");
+  if (kernel == nullptr) return no_kernel("elementwise", context.isa);
   if (task.cols == 0) return ok_status();
   const int64_t grain = balanced_grain(context, task.rows, ceil_div(kLeastElements, task.cols));
   parallel_ranges(context, task.rows, grain, [&](int64_t begin, int64_t end) {
     ElementwiseTask part = task;
     part.rows = end - begin;
+    part.stream = context.stream;
     part.a += begin * task.a_stride;
     part.b += begin * task.b_stride;
     part.out += begin * task.out_stride;

@@ -8,6 +8,8 @@
 
 namespace sluice {
 
+class Stream;  // device/device.h
+
 enum class ElementwiseStep { kGlu, kAdd, kScale, kSoftcap };
 
 // Rows of equal length; `a` is gate for kGlu and unused otherwise, where out is read and written.
@@ -20,6 +22,7 @@ struct ElementwiseTask {
   const float* b = nullptr;  // up, or the summand
   float* out = nullptr;
   int64_t a_stride = 0, b_stride = 0, out_stride = 0;
+  Stream* stream = nullptr;  // CUDA only
 };
 using ElementwiseKernel = void(const ElementwiseTask& task);
 

@@ -39,7 +39,7 @@ class ElementwiseRow : public ::testing::TestWithParam<Row> {
       Matrix got(c.rows, c.cols, c.pad, c.offset), other(c.rows, c.cols, c.offset, c.pad);
       got.fill(random, true), other.fill(random, true);
       Matrix want = got;
-      const Status status = op(got_context.exec, got.view(), other.view());
+      const Status status = got_context.finish(op(got_context.exec, got.view(), other.view()));
       ASSERT_TRUE(status.ok()) << status.message();
       ASSERT_TRUE(op(want_context.exec, want.view(), other.view()).ok());
       EXPECT_TRUE(same_bits(got.view(), want.view())) << c.rows << " x " << c.cols;

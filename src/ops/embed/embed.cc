@@ -38,7 +38,7 @@ Result<EmbedForm> form_of(const PackedMatrix& table) {
                        weight_format_name(table.format), weight_layout_name(table.layout));
 }
 
-Status check(const EmbedArgs& a) {
+Status check(const ExecContext& context, const EmbedArgs& a) {
   if (a.table == nullptr || a.table->empty()) return invalid_argument("embed: table: is missing");
   const int64_t t = static_cast<int64_t>(a.ids.size());
   if (a.out.rows != t || a.out.cols != a.table->k)
@@ -51,6 +51,7 @@ Status check(const EmbedArgs& a) {
   if (a.table->bytes < need)
     return invalid_argument("embed: table: expected {} bytes for [V, D] = [{}, {}], got {}", need,
                             a.table->n, a.table->k, a.table->bytes);
+  if (!on_host(context)) return ok_status();
   for (const int32_t id : a.ids)
     if (id < 0 || id >= a.table->n)
       return invalid_argument("embed: ids: expected V in [0, {}), got {}", a.table->n, id);
@@ -64,10 +65,11 @@ std::span<const Kernel<EmbedKernel>> embed_kernels() {
 }
 
 Status embed(const ExecContext& context, const EmbedArgs& args) {
-  SLUICE_RETURN_IF_ERROR(check(args));
+  SLUICE_RETURN_IF_ERROR(check(context, args));
   EmbedRows all;
   SLUICE_ASSIGN_OR_RETURN(all.form, form_of(*args.table));
   const auto* kernel = select_kernel(embed_kernels(), context.isa, "f32", "any", "exact");
+  if (kernel == nullptr) return no_kernel("embed", context.isa);
   all.table = args.table->data;
   all.d = args.table->k;
   const bool rows = args.table->layout == WeightLayout::kRowMajor;
@@ -78,6 +80,7 @@ Status embed(const ExecContext& context, const EmbedArgs& args) {
   all.out = args.out.data;
   all.out_stride = args.out.stride;
   all.scale = args.scale;
+  all.stream = context.stream;
   const int64_t t = args.out.rows, least = ceil_div(kLeastElements, all.d < 1 ? 1 : all.d);
   parallel_ranges(context, t, balanced_grain(context, t, least), [&](int64_t begin, int64_t end) {
     EmbedRows part = all;

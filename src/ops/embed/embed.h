@@ -7,7 +7,8 @@
 // table  | [V, D] | f32, f16, bf16   | kRowMajor, or kPanel16 (a tied head's panels as they are)
 // out    | [T, D] | f32              | row stride
 // Deterministic, batch- and thread-invariant; exact but for the one product.
-// Errors: an id outside [0, V), shapes that disagree.
+// Errors: an id outside [0, V), where the host can read them (on a device the caller vouches for
+// them); shapes that disagree.
 #pragma once
 
 #include <span>

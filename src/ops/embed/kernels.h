@@ -7,6 +7,8 @@
 
 namespace sluice {
 
+class Stream;  // device/device.h
+
 enum class EmbedForm { kRowF32, kRowF16, kRowBF16, kPanelF32, kPanelBF16 };
 
 struct EmbedRows {
@@ -18,6 +20,7 @@ struct EmbedRows {
   int64_t out_stride = 0;
   int64_t rows = 0, d = 0;
   float scale = 1.0f;
+  Stream* stream = nullptr;  // CUDA only
 };
 using EmbedKernel = void(const EmbedRows&);
 

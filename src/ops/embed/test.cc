@@ -74,7 +74,7 @@ TEST_P(EmbedRow, EqualsTheStoredValues) {
       args.table = &table.matrix;
       args.scale = 1.7f;
       args.out = out.view();
-      const Status s = embed(context.exec, args);
+      const Status s = context.finish(embed(context.exec, args));
       ASSERT_TRUE(s.ok()) << s.message();
       const ScopedFloatEnv env;
       for (int64_t t = 0; t < 7; ++t)
@@ -104,7 +104,7 @@ TEST_P(EmbedRow, EveryHalfIsExact) {
     table.format = format;
     // Volatile, because the compiler would drop a product with 1, which flushes subnormals.
     const volatile float one = 1.0f;
-    ASSERT_TRUE(embed(context.exec, {ids, &table, one, out.view()}).ok());
+    ASSERT_TRUE(context.finish(embed(context.exec, {ids, &table, one, out.view()})).ok());
     const ScopedFloatEnv env;
     for (size_t i = 0; i < halves.size(); ++i) {
       const float want = format == WeightFormat::kF16

@@ -6,6 +6,8 @@
 
 namespace sluice {
 
+class Stream;  // device/device.h
+
 // Rows [0, rows) of one call, all heads. The pool is described as kv_cache.h lays it out.
 struct KvWriteRows {
   const float* k = nullptr;
@@ -16,6 +18,7 @@ struct KvWriteRows {
   int64_t rows = 0;
   void* cache = nullptr;
   int64_t kv_heads = 0, head_size = 0;
+  Stream* stream = nullptr;  // CUDA only
 };
 using KvWriteKernel = void(const KvWriteRows&);
 

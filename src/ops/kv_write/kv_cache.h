@@ -22,12 +22,12 @@ struct KvCacheView {
   int64_t kv_heads = 0;   // G
   int64_t head_size = 0;  // C
 
-  int64_t block_elements() const { return 2 * kv_heads * head_size * kKvBlock; }
+  constexpr int64_t block_elements() const { return 2 * kv_heads * head_size * kKvBlock; }
   // Element offsets inside the layer's pool.
-  int64_t key(int64_t block, int64_t g) const {
+  constexpr int64_t key(int64_t block, int64_t g) const {
     return block * block_elements() + g * head_size * kKvBlock;
   }
-  int64_t value(int64_t block, int64_t g) const {
+  constexpr int64_t value(int64_t block, int64_t g) const {
     return block * block_elements() + (kv_heads + g) * head_size * kKvBlock;
   }
 };

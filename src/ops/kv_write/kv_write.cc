@@ -27,7 +27,7 @@ Status check_rows(const char* tensor, ConstMatrixF32 x, int64_t t, int64_t width
   return ok_status();
 }
 
-Status check(const KvWriteArgs& a) {
+Status check(const ExecContext& context, const KvWriteArgs& a) {
   const KvCacheView& cache = a.cache;
   if (cache.dtype != DType::kF32 && cache.dtype != DType::kBF16)
     return unimplemented("kv_write: cache: dtype: expected F32 or BF16, got {}",
@@ -39,6 +39,7 @@ Status check(const KvWriteArgs& a) {
   SLUICE_RETURN_IF_ERROR(check_rows("k", a.k, t, cache.kv_heads * cache.head_size));
   SLUICE_RETURN_IF_ERROR(check_rows("v", a.v, t, cache.kv_heads * cache.head_size));
   if (cache.data == nullptr && t > 0) return invalid_argument("kv_write: cache: is missing");
+  if (!on_host(context)) return ok_status();
   for (const int32_t s : a.slots)
     if (s >= cache.blocks * kKvBlock)
       return invalid_argument("kv_write: slots: expected below {} (blocks * B), got {}",
@@ -53,10 +54,11 @@ std::span<const Kernel<KvWriteKernel>> kv_write_kernels() {
 }
 
 Status kv_write(const ExecContext& context, const KvWriteArgs& args) {
-  SLUICE_RETURN_IF_ERROR(check(args));
+  SLUICE_RETURN_IF_ERROR(check(context, args));
   const bool f32 = args.cache.dtype == DType::kF32;
   const auto* kernel = select_kernel(kv_write_kernels(), context.isa, f32 ? "f32" : "bf16", "none",
                                      f32 ? "exact" : "round_even");
+  if (kernel == nullptr) return no_kernel("kv_write", context.isa);
   KvWriteRows all;
   all.k = args.k.data;
   all.k_stride = args.k.stride;
@@ -66,6 +68,7 @@ Status kv_write(const ExecContext& context, const KvWriteArgs& args) {
   all.cache = args.cache.data;
   all.kv_heads = args.cache.kv_heads;
   all.head_size = args.cache.head_size;
+  all.stream = context.stream;
   const int64_t t = args.k.rows, width = args.k.cols;
   // A multiple of B rows, so that (but for a chunk's ends) no two workers write one block's lines.
   const int64_t least = round_up(ceil_div(kLeastElements, width), kKvBlock);

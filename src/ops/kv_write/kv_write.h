@@ -5,7 +5,7 @@
 // k, v   | [T, G*C] | f32       | row stride
 // slots  | [T]      | i32       | block * 16 + token in block; distinct; negative = padding row
 // cache  | paged    | f32, bf16 | kv_cache.h
-// Errors: a slot beyond the pool, shapes that disagree.
+// Errors: a slot beyond the pool, where the host can read them; shapes that disagree.
 #pragma once
 
 #include <span>

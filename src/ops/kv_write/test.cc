@@ -61,8 +61,9 @@ TEST_P(KvWriteRow, PutsEveryElementWhereTheCacheSays) {
       Matrix k(kT, g * c, 3, 1), v(kT, g * c, 0, 2);
       k.fill(random, true), v.fill(random, true);
       k.at(0, 0) = NAN, v.at(1, 0) = -INFINITY;
+      const Context context(GetParam().isa, threads);
       const Status s =
-          kv_write(Context(GetParam().isa, threads).exec, {k.view(), v.view(), slots, pool.view});
+          context.finish(kv_write(context.exec, {k.view(), v.view(), slots, pool.view}));
       ASSERT_TRUE(s.ok()) << s.message();
       for (int64_t t = 0; t < kT; ++t) {
         const int32_t slot = slots[static_cast<size_t>(t)];

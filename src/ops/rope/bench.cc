@@ -71,9 +71,11 @@ void angles(benchmark::State& state) {
 
 int main(int argc, char** argv) {
   using namespace sluice;
-  for (const auto& row : rope_kernels())
+  for (const auto& row : rope_kernels()) {
+    if (row.arith != "half_split") continue;
     for (const Problem& p : kProblems)
       if (bench::runnable(row.isa)) declare(row, p);
+  }
   benchmark::RegisterBenchmark("rope_angles/c128", angles)
       ->Arg(1)
       ->Arg(512)

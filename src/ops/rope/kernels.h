@@ -6,22 +6,27 @@
 
 namespace sluice {
 
+class Stream;  // device/device.h
+
 struct RopeRows {
-  float* x = nullptr;
-  int64_t stride = 0;
-  int64_t rows = 0, heads = 0;
+  int64_t rows = 0;
   int64_t half = 0;  // C / 2
+  // half_split: turns x by cos_sin.
+  float* x = nullptr;
+  int64_t stride = 0, heads = 0;
   const float* cos_sin = nullptr;
+  // f64_angle: fills table.
+  const int32_t* positions = nullptr;
+  const double* inv_freq = nullptr;  // host memory on every backend
+  double factor = 1.0;
+  float* table = nullptr;
+  Stream* stream = nullptr;  // CUDA only
 };
 using RopeKernel = void(const RopeRows&);
 
 #define SLUICE_KERNEL(isa, name, in, weight, arith, flags) RopeKernel name;
 #include "ops/rope/kernels.inc"
 #undef SLUICE_KERNEL
-
-// Rows [begin, end) of the table of cosines and sines, in f64.
-struct RopeAnglesArgs;
-void rope_angle_rows(const RopeAnglesArgs& args, int64_t begin, int64_t end);
 
 template <class Fn>
 struct Kernel;  // ops/kernel_table.h

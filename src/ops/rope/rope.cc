@@ -17,7 +17,8 @@ constexpr Kernel<RopeKernel> kKernels[] = {
 };
 
 constexpr int64_t kLeastElements = 16384;
-constexpr int64_t kLeastAngles = 512;  // some 20 ns each
+constexpr int64_t kLeastAngles = 512;      // some 20 ns each
+constexpr double kMostFrequency = 0x1p20;  // keeps every angle of an i32 position below 2^51
 
 }  // namespace
 
@@ -33,11 +34,26 @@ Status rope_angles(const ExecContext& context, const RopeAnglesArgs& args) {
   if (!std::isfinite(args.factor))
     return invalid_argument("rope_angles: factor: expected finite, got {}", args.factor);
   for (const double f : args.inv_freq)
-    if (!std::isfinite(f))
-      return invalid_argument("rope_angles: inv_freq: expected finite, got {}", f);
+    if (!(std::fabs(f) <= kMostFrequency))
+      return invalid_argument("rope_angles: inv_freq: expected at most {} in size, got {}",
+                              kMostFrequency, f);
+  const auto* kernel = select_kernel(rope_kernels(), context.isa, "f64", "none", "f64_angle");
+  if (kernel == nullptr) return no_kernel("rope_angles", context.isa);
+  RopeRows all;
+  all.half = half;
+  all.positions = args.positions.data();
+  all.inv_freq = args.inv_freq.data();
+  all.factor = args.factor;
+  all.table = args.cos_sin;
+  all.stream = context.stream;
   const int64_t grain = balanced_grain(context, t, ceil_div(kLeastAngles, half));
-  parallel_ranges(context, t, grain,
-                  [&](int64_t begin, int64_t end) { rope_angle_rows(args, begin, end); });
+  parallel_ranges(context, t, grain, [&](int64_t begin, int64_t end) {
+    RopeRows part = all;
+    part.positions += begin;
+    part.table += begin * half * 2;
+    part.rows = end - begin;
+    kernel->run(part);
+  });
   return ok_status();
 }
 
@@ -55,12 +71,14 @@ Status rope(const ExecContext& context, const RopeArgs& args) {
   if (x.data == nullptr || args.cos_sin == nullptr)
     return invalid_argument("rope: {}: is missing", x.data == nullptr ? "x" : "cos_sin");
   const auto* kernel = select_kernel(rope_kernels(), context.isa, "f32", "none", "half_split");
+  if (kernel == nullptr) return no_kernel("rope", context.isa);
   RopeRows all;
   all.x = x.data;
   all.stride = x.stride;
   all.half = args.head_size / 2;
   all.heads = x.cols / args.head_size;
   all.cos_sin = args.cos_sin;
+  all.stream = context.stream;
   const int64_t grain = balanced_grain(context, x.rows, ceil_div(kLeastElements, x.cols));
   parallel_ranges(context, x.rows, grain, [&](int64_t begin, int64_t end) {
     RopeRows part = all;

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "ops/rope/angle.h"
 #include "ops/rope/kernels.h"
 #include "ops/test_data.h"
 
@@ -25,16 +26,23 @@ std::vector<double> frequencies(int64_t c, double theta) {
 }
 
 std::vector<float> angles(const std::vector<int32_t>& positions, const std::vector<double>& f,
-                          double factor = 1.0, int threads = 0) {
+                          double factor = 1.0, int threads = 0, Isa isa = Isa::kReference) {
   std::vector<float> table(positions.size() * f.size() * 2);
-  const Status s =
-      rope_angles(Context(Isa::kReference, threads).exec, {positions, f, factor, table.data()});
+  const Context context(isa, threads);
+  const Status s = context.finish(rope_angles(context.exec, {positions, f, factor, table.data()}));
   EXPECT_TRUE(s.ok()) << s.message();
   return table;
 }
 
 Status turn(const Context& context, Matrix& x, int64_t c, const std::vector<float>& table) {
-  return rope(context.exec, {x.view(), c, table.data()});
+  return context.finish(rope(context.exec, {x.view(), c, table.data()}));
+}
+
+// The table has its rows in kernels.inc, the turning its own.
+std::vector<Kernel<RopeKernel>> rows_of(std::string_view arith) {
+  std::vector<Kernel<RopeKernel>> rows = test::all_rows(rope_kernels());
+  std::erase_if(rows, [&](const auto& row) { return row.arith != arith; });
+  return rows;
 }
 
 using Row = Kernel<RopeKernel>;
@@ -77,13 +85,58 @@ TEST_P(RopeRow, RowsDoNotDependOnBatchOrWorkers) {
   ASSERT_TRUE(turn(Context(GetParam().isa, 3), threaded, 64, table).ok());
   EXPECT_TRUE(same_bits(threaded.view(), x.view()));
   const auto one = angles({positions[150]}, f);
+  const Context context(GetParam().isa);
   ASSERT_TRUE(
-      rope(Context(GetParam().isa).exec, {{&alone.at(150, 0), 1, 256}, 64, one.data()}).ok());
+      context.finish(rope(context.exec, {{&alone.at(150, 0), 1, 256}, 64, one.data()})).ok());
   for (int64_t c = 0; c < 256; ++c) EXPECT_TRUE(same_bits(alone.at(150, c), x.at(150, c)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, RopeRow, ::testing::ValuesIn(test::all_rows(rope_kernels())),
+INSTANTIATE_TEST_SUITE_P(Kernels, RopeRow, ::testing::ValuesIn(rows_of("half_split")),
                          test::RowName());
+
+class RopeAnglesRow : public ::testing::TestWithParam<Row> {};
+
+TEST_P(RopeAnglesRow, EqualsTheReferenceBitForBit) {
+  SLUICE_SKIP_UNLESS_RUNNABLE(GetParam());
+  Random random(5);
+  std::vector<int32_t> positions = {0, 1, 2, 77, 131071, 1 << 30, INT32_MAX, -5};
+  for (int i = 0; i < 40; ++i) positions.push_back(static_cast<int32_t>(random.below(1 << 20)));
+  for (const int64_t c : {2, 64, 80, 128, 512, 514, 1030}) {
+    for (const int threads : {0, 2}) {
+      const auto f = frequencies(c, 1.5e5);
+      const auto want = angles(positions, f, 1.3465),
+                 got = angles(positions, f, 1.3465, threads, GetParam().isa);
+      for (size_t i = 0; i < want.size(); ++i)
+        ASSERT_EQ(f32_to_bits(got[i]), f32_to_bits(want[i])) << "C = " << c << ", entry " << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, RopeAnglesRow, ::testing::ValuesIn(rows_of("f64_angle")),
+                         test::RowName());
+
+// Near multiples of pi/2, where the reduction cancels, too.
+TEST(RopeAngles, SineAndCosineAreLibmsWithinTwoUlp) {
+  Random random(6);
+  double worst = 0;
+  const auto compare = [&](double x) {
+    const SinCos got = sin_cos(x);
+    for (const auto& [ours, theirs] :
+         {std::pair<double, double>{got.sin, std::sin(x)}, {got.cos, std::cos(x)}}) {
+      const double ulp = std::nextafter(std::fabs(theirs), 2.0) - std::fabs(theirs);
+      worst = std::max(worst, (std::fabs(ours - theirs) - std::fabs(x) * 0x1p-109) / ulp);
+    }
+  };
+  for (int i = 0; i < 200000; ++i) {
+    const double bits = 36 * random.uniform() - 5;
+    compare((random.chance(0.5) ? 1 : -1) * std::exp2(bits));
+    compare(static_cast<double>(random.below(1 << 22)) * M_PI_2);
+  }
+  RecordProperty("worst", std::to_string(worst));
+  EXPECT_LE(worst, 2);
+  EXPECT_EQ(sin_cos(0.0).sin, 0.0);
+  EXPECT_EQ(sin_cos(0.0).cos, 1.0);
+}
 
 // Two roundings of the table, one of each product and one of the sum.
 TEST(Rope, ReferenceIsARotation) {
@@ -134,9 +187,10 @@ TEST(Rope, SaysWhatIsWrong) {
   EXPECT_NE(failure({MatrixF32(x.view().data, 2, 8, 4), 4, table.data()}).find("row stride"),
             std::string::npos);
   const std::vector<int32_t> positions = {1};
-  const std::vector<double> good = {1.0}, bad = {INFINITY};
+  const std::vector<double> good = {1.0}, bad = {INFINITY}, large = {2e6};
   EXPECT_FALSE(rope_angles(context.exec, {positions, good, 1.0, nullptr}).ok());
   EXPECT_FALSE(rope_angles(context.exec, {positions, bad, 1.0, table.data()}).ok());
+  EXPECT_FALSE(rope_angles(context.exec, {positions, large, 1.0, table.data()}).ok());
   EXPECT_FALSE(rope_angles(context.exec, {positions, good, NAN, table.data()}).ok());
   EXPECT_TRUE(rope_angles(context.exec, {{}, good, 1.0, nullptr}).ok());
 }
