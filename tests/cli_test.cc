@@ -229,6 +229,12 @@ TEST_F(ScoreCliTest, EveryFlagHasAnEnvironmentName) {
   EXPECT_EQ(r.last_line()["compute"], "f32");
 }
 
+TEST_F(CliTest, AnUnknownCommandIsNamed) {
+  const Outcome r = sluice({"bogus"});
+  EXPECT_EQ(r.exit, 2);
+  EXPECT_NE(r.err.find("no command \"bogus\""), std::string::npos) << r.err;
+}
+
 TEST_F(CliTest, EnvironmentNamesOfOtherCommandsAreLeftAlone) {
   const Outcome r =
       sluice({"doctor", "--quick"}, {"SLUICE_ARG_CHUNK=bogus", "SLUICE_ARG_SYSTEM=x"});

@@ -124,9 +124,10 @@ struct LoadedCase {
   std::unique_ptr<Model> model;
   Tensors golden;
 };
-inline LoadedCase load_case(const std::string& name, Compute compute, int threads = 0) {
+inline LoadedCase load_case(const std::string& name, Compute compute, int threads = 0,
+                            const std::string& device = "cpu") {
   LoadedCase c;
-  auto runtime = Runtime::create({.threads = threads});
+  auto runtime = Runtime::create({.threads = threads, .device = device});
   EXPECT_TRUE(runtime.ok()) << runtime.status().message();
   if (!runtime.ok()) return c;
   c.runtime = std::move(runtime).value();

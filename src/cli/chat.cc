@@ -191,7 +191,8 @@ Status Conversation::run() {
 Status run_chat(const ChatOptions& o, std::istream& in, Console& console) {
   SLUICE_ASSIGN_OR_RETURN(const LoadedModel loaded, load_for(console, o.load));
   SLUICE_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::load(o.load.model));
-  SLUICE_ASSIGN_OR_RETURN(const ChatFormat format, chat_format_of(loaded.model->spec.model_type));
+  SLUICE_ASSIGN_OR_RETURN(const ChatFormat format,
+                          chat_format_of(loaded.model->spec.model_type, tokenizer));
   const int64_t context = o.context > 0 ? std::min(o.context, loaded.model->spec.context) : 0;
   SLUICE_ASSIGN_OR_RETURN(
       const std::unique_ptr<Engine> engine,

@@ -5,6 +5,7 @@
 #include <cctype>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "cli/version.h"
 #include "simd/isa.h"
@@ -61,6 +62,14 @@ bool is_command_at_hand(const CLI::App& app, int argc, char** argv) {
   return false;
 }
 
+// The first word, where it names no command.
+const char* unknown_command(std::span<const Command> commands, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return nullptr;
+  for (const Command& c : commands)
+    if (c.app->check_name(argv[1])) return nullptr;
+  return argv[1];
+}
+
 }  // namespace
 
 std::string environment_name(const std::string& flags) {
@@ -88,6 +97,11 @@ int run_cli(int argc, char** argv) {
     commands.push_back(declare(app));
   for (const Command& c : commands)
     if (!is_command_at_hand(*c.app, argc, argv)) forget_environment(*c.app);
+  if (const char* word = unknown_command(commands, argc, argv); word != nullptr) {
+    console.err << fmt::format("sluice: there is no command \"{}\"; `sluice --help` lists them\n",
+                               word);
+    return kExitUsage;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

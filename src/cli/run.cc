@@ -164,7 +164,7 @@ Status run_run(const RunOptions& o, Console& console) {
   SLUICE_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::load(o.load.model));
   std::optional<ChatFormat> format;
   if (o.chat) {
-    SLUICE_ASSIGN_OR_RETURN(format, chat_format_of(model.spec.model_type));
+    SLUICE_ASSIGN_OR_RETURN(format, chat_format_of(model.spec.model_type, tokenizer));
   }
   const int64_t context =
       o.context > 0 ? std::min(o.context, model.spec.context) : model.spec.context;

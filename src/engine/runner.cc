@@ -66,11 +66,11 @@ Status Runner::run(std::span<const Chunk> plan, const Tap* tap) {
 }
 
 Status Runner::compute(std::span<const Chunk> plan, const Tap* tap) {
-  const int64_t bucket = context_.isa == Isa::kCuda && tap == nullptr ? bucket_of(plan) : 0;
+  const int64_t bucket = is_cuda(context_.isa) && tap == nullptr ? bucket_of(plan) : 0;
   const bool padded = bucket > 0 && bucket <= most_rows_;
   SLUICE_ASSIGN_OR_RETURN(const Batch* batch,
                           batch_->build(plan, context_.stream, padded ? bucket : 0));
-  if (padded) return replay(*batch, bucket);
+  if (padded && context_.isa == Isa::kCuda) return replay(*batch, bucket);
   return forward(context_, *model_, *batch, *state_, tap);
 }
 

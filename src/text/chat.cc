@@ -50,6 +50,12 @@ Result<ChatFormat> chat_format_of(std::string_view model_type) {
       model_type);
 }
 
+Result<ChatFormat> chat_format_of(std::string_view model_type, const Tokenizer& tokenizer) {
+  SLUICE_ASSIGN_OR_RETURN(const ChatFormat format, chat_format_of(model_type));
+  const bool thinks = tokenizer.id_of("<think>").has_value();
+  return format == ChatFormat::kQwen3 && !thinks ? ChatFormat::kChatMl : format;
+}
+
 void RenderedPrompt::add(std::string_view text, bool is_control) {
   if (text.empty()) return;
   if (!segments_.empty() && segments_.back().is_control == is_control) {
