@@ -80,6 +80,10 @@ constexpr Format kFormats[] = {
     {"bf16", Arith::kBf16Tile, "bf16_tile", "bf16", pack_as<WeightFormat::kBF16>,
      pack_glu_as<WeightFormat::kBF16>},
     {"mxfp4", Arith::kBf16Tile, "bf16_tile", "bf16", pack_mxfp4_rows, pack_mxfp4_glu},
+    {"int4", Arith::kInt, "int", "int8", pack_as<WeightFormat::kInt4>,
+     pack_glu_as<WeightFormat::kInt4>},
+    {"int8", Arith::kInt, "int", "int8", pack_as<WeightFormat::kInt8>,
+     pack_glu_as<WeightFormat::kInt8>},
 };
 
 }  // namespace

@@ -43,7 +43,7 @@ class Ours final : public Side {
   }
 
   std::string prepare(int64_t m) override {
-    const size_t bytes = moe_experts_workspace_bytes({m, s_.k, s_.e, s_.d, s_.i});
+    const size_t bytes = moe_experts_workspace_bytes({m, s_.k, s_.e, s_.d, s_.i, arith_});
     if (bytes <= scratch_.bytes()) return "";
     Result<Buffer> scratch = device_->allocate(bytes, "workspace");
     if (!scratch.ok()) return scratch.status().message();
