@@ -62,8 +62,13 @@ SLUICE_SIMD_INLINE typename V::F sqrt_softplus(typename V::F x) {
   const auto t =
       exp<V>(V::from_bits(V::ori(V::bits_of(x), V::seti(static_cast<int32_t>(0x80000000u)))));
   const auto z = V::div(t, V::add(V::set1(2.0f), t)), q = V::mul(z, z);
-  auto p = V::set1(K::kC[0]);
-  for (int i = 1; i < 8; ++i) p = V::fma(p, q, V::set1(K::kC[i]));
+  auto p = V::fma(V::set1(K::kC17), q, V::set1(K::kC15));
+  p = V::fma(p, q, V::set1(K::kC13));
+  p = V::fma(p, q, V::set1(K::kC11));
+  p = V::fma(p, q, V::set1(K::kC9));
+  p = V::fma(p, q, V::set1(K::kC7));
+  p = V::fma(p, q, V::set1(K::kC5));
+  p = V::fma(p, q, V::set1(K::kC3));
   const auto atanh = V::fma(V::mul(z, q), p, z);
   const auto y = V::add(V::max(x, V::zero()), V::add(atanh, atanh));
   return V::sqrt(V::select(V::is_nan(x), x, y));

@@ -14,9 +14,13 @@ struct Problem {
 };
 constexpr Problem kProblems[] = {
     {"e128_k8_t1", 1, 128, 8, RouteScore::kSoftmaxAll},
-    {"e128_k8_t512", 512, 128, 8, RouteScore::kSoftmaxAll},
+    {"e128_k8_t32", 32, 128, 8, RouteScore::kSoftmaxAll},
+    {"e128_k8_t256", 256, 128, 8, RouteScore::kSoftmaxAll},
     {"e32_k4_t512", 512, 32, 4, RouteScore::kSoftmaxSelected},
-    {"e256_k8_sigmoid_t512", 512, 256, 8, RouteScore::kSigmoid},
+    {"e256_k8_t1", 1, 256, 8, RouteScore::kSoftmaxAll},
+    {"e256_k8_t256", 256, 256, 8, RouteScore::kSoftmaxAll},
+    {"e256_k8_g8_t1", 1, 256, 8, RouteScore::kSigmoid},
+    {"e256_k8_g8_t256", 256, 256, 8, RouteScore::kSigmoid},
     {"e4096_k64_t64", 64, 4096, 64, RouteScore::kSoftmaxAll},
 };
 
@@ -29,14 +33,21 @@ void declare(const Kernel<MoeRouteKernel>& row, const Problem& p) {
         uint32_t bits = 1;
         for (int64_t i = 0; i < p.t * p.experts; ++i) {
           bits = bits * 1664525u + 1013904223u;
-          logits.as<float>()[i] = static_cast<float>(bits >> 8) * 0x1p-22f;
+          if (row.in == "f32")
+            logits.as<float>()[i] = static_cast<float>(bits >> 8) * 0x1p-22f;
+          else  // finite in either 16-bit format
+            logits.as<uint16_t>()[i] = static_cast<uint16_t>(0x3c00u + (bits >> 22));
         }
         std::vector<int32_t> ids(static_cast<size_t>(p.t * p.k));
         std::vector<float> weights(ids.size());
         MoeRouteArgs args;
-        args.logits = ConstMatrixF32(logits.as<float>(), p.t, p.experts);
+        const DType dtype = row.in == "f32"    ? DType::kF32
+                            : row.in == "bf16" ? DType::kBF16
+                                               : DType::kF16;
+        args.logits = {logits.data(), dtype, p.t, p.experts, p.experts};
         args.rule.score = p.score;
         args.rule.renormalise = true;
+        if (p.score == RouteScore::kSigmoid) args.rule.groups = {8, 4, GroupScore::kSumOf2};
         args.k = p.k;
         args.ids = ids;
         args.weights = weights;

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "base/host_device.h"
 #include "ops/moe_route/rule.h"
 #include "simd/scalar.h"
 
@@ -15,16 +16,16 @@ namespace sluice::route {
 inline constexpr uint32_t kInfinityBits = 0x7f800000u;
 
 template <class Tag>
-bool is_finite(float x) {
+SLUICE_HD bool is_finite(float x) {
   return (__builtin_bit_cast(uint32_t, x) & 0x7fffffffu) < kInfinityBits;
 }
 template <class Tag>
-float minus_infinity() {
+SLUICE_HD float minus_infinity() {
   return __builtin_bit_cast(float, 0xff800000u);
 }
 // Nearest bf16, as an f32; x unless round; a NaN stays.
 template <class Tag>
-float rounded(float x, bool round) {
+SLUICE_HD float rounded(float x, bool round) {
   const uint32_t b = __builtin_bit_cast(uint32_t, x);
   if (!round || (b & 0x7fffffffu) > kInfinityBits) return x;
   return __builtin_bit_cast(float, (b + 0x7fffu + ((b >> 16) & 1u)) & 0xffff0000u);
@@ -35,7 +36,7 @@ float rounded(float x, bool round) {
 // p = exp(l - max) of the finite ones of l, others 0, divided by their sum32. False: none is
 // finite, and p is zeros.
 template <class Tag>
-bool softmax_finite(const float* l, int64_t n, float* p) {
+SLUICE_HD bool softmax_finite(const float* l, int64_t n, float* p) {
   float m = minus_infinity<Tag>();
   for (int64_t i = 0; i < n; ++i)
     if (is_finite<Tag>(l[i])) m = scalar::max(m, l[i]);
@@ -53,7 +54,7 @@ bool softmax_finite(const float* l, int64_t n, float* p) {
 
 // The score of one finite logit for the rules that look at one logit alone.
 template <class Tag>
-float score_of(RouteScore score, float l) {
+SLUICE_HD float score_of(RouteScore score, float l) {
   if (score == RouteScore::kSigmoid) return scalar::sigmoid(l);
   if (score == RouteScore::kSqrtSoftplus) return scalar::sqrt_softplus(l);
   return l;
@@ -61,7 +62,8 @@ float score_of(RouteScore score, float l) {
 
 // What competes for an expert; -infinity: comes last, by id.
 template <class Tag>
-float select_value(const RouteRule& rule, float logit, float score, const float* bias, int64_t e) {
+SLUICE_HD float select_value(const RouteRule& rule, float logit, float score, const float* bias,
+                             int64_t e) {
   const bool by_logit =
       rule.select == RouteSelect::kLogit || rule.score == RouteScore::kSoftmaxSelected;
   float s = by_logit ? logit : score;
@@ -71,7 +73,7 @@ float select_value(const RouteRule& rule, float logit, float score, const float*
 
 // The score of the group x[0, n).
 template <class Tag>
-float group_score(GroupScore rule, const float* x, int64_t n) {
+SLUICE_HD float group_score(GroupScore rule, const float* x, int64_t n) {
   float first = minus_infinity<Tag>(), second = first;
   for (int64_t i = 0; i < n; ++i) {
     const float v = x[i];
@@ -89,7 +91,7 @@ float group_score(GroupScore rule, const float* x, int64_t n) {
 // index among equals. Returns how many were above -infinity; the places behind them are filled with
 // the lowest indices that are not yet there.
 template <class Tag>
-int64_t take_largest(float* x, int64_t n, int64_t k, int32_t* ids) {
+SLUICE_HD int64_t take_largest(float* x, int64_t n, int64_t k, int32_t* ids) {
   int64_t chosen = 0;
   for (; chosen < k; ++chosen) {
     int64_t best = 0;
@@ -105,7 +107,7 @@ int64_t take_largest(float* x, int64_t n, int64_t k, int32_t* ids) {
 // ---- once K experts are chosen ------------------------------------------------------------------
 
 template <class Tag>
-void fill_places(int64_t chosen, int64_t k, int32_t* ids) {
+SLUICE_HD void fill_places(int64_t chosen, int64_t k, int32_t* ids) {
   int64_t at = chosen;
   for (int32_t id = 0; at < k; ++id) {
     bool used = false;
@@ -120,8 +122,8 @@ inline constexpr uint32_t kZeroRow = 2;       // weights that sum to 0 had to be
 
 // From the K scores of the chosen experts (0 for places that were only filled) to their weights.
 template <class Tag>
-uint32_t weigh(const RouteRule& rule, const float* per_expert_scale, const int32_t* ids, int64_t k,
-               float* w) {
+SLUICE_HD uint32_t weigh(const RouteRule& rule, const float* per_expert_scale, const int32_t* ids,
+                         int64_t k, float* w) {
   const bool round = rule.rounding.weights;
   uint32_t flags = 0;
   if (rule.renormalise) {

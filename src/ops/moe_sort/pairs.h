@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "base/host_device.h"
+
 namespace sluice {
 
 inline constexpr int64_t kSortMostExperts = 4096;
@@ -17,30 +19,30 @@ inline constexpr int32_t kNotHere = -1;   // an expert that another rank has
 inline constexpr int32_t kNoExpert = -2;  // an id outside [0, E): dropped and counted
 
 // Local expert of a global id among `global` of them; map null: the identity.
-inline int32_t local_expert(const int32_t* map, int64_t global, int32_t id) {
+SLUICE_HD inline int32_t local_expert(const int32_t* map, int64_t global, int32_t id) {
   if (id < 0 || id >= global) return kNoExpert;
   if (map == nullptr) return id;
   return map[id] < 0 ? kNotHere : map[id];
 }
 
 // A 0/1 mask as a map: the local id is the number of ones before; returns how many there are.
-inline int64_t map_of_mask(const int32_t* mask, int64_t global, int32_t* map) {
+SLUICE_HD inline int64_t map_of_mask(const int32_t* mask, int64_t global, int32_t* map) {
   int32_t next = 0;
   for (int64_t e = 0; e < global; ++e) map[e] = mask[e] != 0 ? next++ : kNotHere;
   return next;
 }
 
 // Rows t of [0, T) that count: a live count read from the device may be stale, never out of range.
-inline int64_t live_rows(const int32_t* live_tokens, int64_t tokens) {
+SLUICE_HD inline int64_t live_rows(const int32_t* live_tokens, int64_t tokens) {
   if (live_tokens == nullptr) return tokens;
   const int64_t live = *live_tokens;
   return live < 0 ? 0 : live < tokens ? live : tokens;
 }
 
-inline int32_t packed_pair(int64_t token, int64_t slot) {
+SLUICE_HD inline int32_t packed_pair(int64_t token, int64_t slot) {
   return static_cast<int32_t>(token | (slot << 24));
 }
-inline int64_t padded_to(int64_t count, int64_t block) {
+SLUICE_HD inline int64_t padded_to(int64_t count, int64_t block) {
   return (count + block - 1) / block * block;
 }
 

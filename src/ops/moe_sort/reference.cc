@@ -18,7 +18,7 @@ struct Sort {
   int64_t dropped = 0, padded = 0;
 };
 
-// starts[e] = number of pairs of experts below e.
+// starts[e] = number of pairs of experts up to e: where expert e ends.
 void count_pairs(Sort& s) {
   const MoeSortTask& task = s.task;
   for (int64_t e = 0; e <= task.experts; ++e) task.starts[e] = 0;
@@ -26,32 +26,44 @@ void count_pairs(Sort& s) {
   for (int64_t f = 0; f < pairs; ++f) {
     const int32_t e = local_expert(s.map, task.global, task.ids[f]);
     s.dropped += e == kNoExpert ? 1 : 0;
-    if (e >= 0) ++task.starts[e + 1];
+    if (e >= 0) ++task.starts[e];
     if (task.local_ids != nullptr) task.local_ids[f] = e < 0 ? -1 : e;
   }
-  for (int64_t e = 1; e <= task.experts; ++e) task.starts[e] += task.starts[e - 1];
+  int32_t end = 0;
+  for (int64_t e = 0; e < task.experts; ++e) task.starts[e] = end += task.starts[e];
+  task.starts[task.experts] = end;
 }
 
 void lay_blocks(Sort& s) {
   int64_t at = 0;
+  int32_t begin = 0;
   for (int64_t e = 0; e < s.task.experts; ++e) {
-    s.shift[e] = static_cast<int32_t>(at) - s.task.starts[e];
-    at += padded_to(s.task.starts[e + 1] - s.task.starts[e], s.task.block_size);
+    const int32_t end = s.task.starts[e];
+    s.shift[e] = static_cast<int32_t>(at) - begin;
+    if (end > begin) at += padded_to(end - begin, s.task.block_size);
+    begin = end;
   }
   s.padded = at;
 }
 
-// One ascending walk over the pairs fills every view: that is what makes all of them stable.
+// One descending walk over the pairs, from each expert's end down, fills every view: that is what
+// makes all of them stable, and leaves starts where they belong.
 void place_pairs(const Sort& s) {
   const MoeSortTask& task = s.task;
   const bool packed = task.form == PairForm::kPacked, blocks = task.block_size > 0;
-  int64_t f = 0;
-  for (int64_t t = 0; t < s.live; ++t)
-    for (int64_t k = 0; k < task.k; ++k, ++f) {
+  const int64_t live_pairs = s.live * task.k;
+  for (int64_t f = live_pairs; f < task.tokens * task.k; ++f) {  // tokens that take no part
+    if (task.inverse != nullptr) task.inverse[f] = -1;
+    if (task.local_ids != nullptr) task.local_ids[f] = -1;
+  }
+  int64_t f = live_pairs;
+  for (int64_t t = s.live - 1; t >= 0; --t)
+    for (int64_t k = task.k - 1; k >= 0; --k) {
+      --f;
       const int32_t e = local_expert(s.map, task.global, task.ids[f]);
       if (task.inverse != nullptr) task.inverse[f] = -1;
       if (e < 0) continue;
-      const int32_t slot = task.starts[e]++;
+      const int32_t slot = --task.starts[e];
       if (task.source != nullptr) task.source[slot] = static_cast<int32_t>(t);
       if (task.order != nullptr) task.order[slot] = static_cast<int32_t>(f);
       if (task.inverse != nullptr) task.inverse[f] = slot;
@@ -60,13 +72,6 @@ void place_pairs(const Sort& s) {
       task.sorted_pairs[place] = packed ? packed_pair(t, k) : static_cast<int32_t>(f);
       if (task.sorted_weights != nullptr) task.sorted_weights[place] = task.weights[f];
     }
-  // Each start has become its expert's end, which is the next expert's start.
-  for (int64_t e = task.experts; e > 0; --e) task.starts[e] = task.starts[e - 1];
-  task.starts[0] = 0;
-  for (; f < task.tokens * task.k; ++f) {  // tokens that take no part
-    if (task.inverse != nullptr) task.inverse[f] = -1;
-    if (task.local_ids != nullptr) task.local_ids[f] = -1;
-  }
 }
 
 void pad_blocks(const Sort& s) {
@@ -77,6 +82,7 @@ void pad_blocks(const Sort& s) {
   for (int64_t e = 0; e < task.experts; ++e) {
     const int64_t begin = int64_t{task.starts[e]} + s.shift[e];
     const int64_t count = task.starts[e + 1] - task.starts[e];
+    if (count == 0) continue;
     const int64_t padded = padded_to(count, task.block_size);
     for (int64_t i = begin; i < begin + padded; i += task.block_size)
       task.block_experts[i / task.block_size] = static_cast<int32_t>(e);
@@ -90,16 +96,17 @@ void pad_blocks(const Sort& s) {
 
 void describe_experts(const Sort& s) {
   const MoeSortTask& task = s.task;
-  SortStats stats;
-  stats.dropped = s.dropped;
-  stats.live_pairs = task.starts[task.experts];
-  for (int64_t e = 0; e < task.experts; ++e) {
-    const int32_t count = task.starts[e + 1] - task.starts[e];
-    if (task.counts != nullptr) task.counts[e] = count;
-    stats.used_experts += count > 0 ? 1 : 0;
-    if (count > stats.largest_group) stats.largest_group = count;
+  if (task.counts != nullptr)
+    for (int64_t e = 0; e < task.experts; ++e) task.counts[e] = task.starts[e + 1] - task.starts[e];
+  if (task.stats != nullptr) {
+    SortStats stats{s.dropped, task.starts[task.experts]};
+    for (int64_t e = 0; e < task.experts; ++e) {
+      const int32_t count = task.starts[e + 1] - task.starts[e];
+      stats.used_experts += count > 0 ? 1 : 0;
+      if (count > stats.largest_group) stats.largest_group = count;
+    }
+    *task.stats = stats;
   }
-  if (task.stats != nullptr) *task.stats = stats;
   if (task.live_count != nullptr) *task.live_count = static_cast<int32_t>(s.live);
   if (task.expert_ids == nullptr) return;
   for (int64_t e = 0; e < task.experts; ++e) task.expert_ids[e] = -1;
