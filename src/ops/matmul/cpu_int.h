@@ -125,18 +125,18 @@ SLUICE_SIMD_INLINE void int_tile(const IntTile& t) {
     tile_int8<W, R>(t);
 }
 
-// Rows of a tile when `left` of a row block are to do.
+// Rows of a tile when `left` of a row tile are to do.
 template <class W>
 SLUICE_SIMD_INLINE int64_t next_int_rows(int64_t left) {
   if (left >= W::kMaxRows) return W::kMaxRows;
   return left >= 4 ? 4 : left;
 }
 
-// Rows [row, row + rows), at most 16 and of one row block, times the panels [panel, panel +
+// Rows [row, row + rows), at most 16 and of one row tile, times the panels [panel, panel +
 // panels); acc[(r * panels + p) * 16].
 template <class W, WeightFormat format>
-void int_row_block(const PanelProduct& product, const IntRows& all, int64_t row, int64_t rows,
-                   int64_t panel, int64_t panels, float* acc) {
+void int_row_tile(const PanelProduct& product, const IntRows& all, int64_t row, int64_t rows,
+                  int64_t panel, int64_t panels, float* acc) {
   for (int64_t p = 0; p < panels; ++p) {
     IntTile t;
     t.panel = product.panels + static_cast<size_t>(panel + p) * product.panel_bytes;
@@ -171,13 +171,13 @@ void int_row_block(const PanelProduct& product, const IntRows& all, int64_t row,
 template <class W, WeightFormat format>
 void multiply_int(const PanelProduct& product) {
   const IntRows all = int_rows(product, format);
-  alignas(64) float acc[kIntRowBlock * 2 * 16];
+  alignas(64) float acc[16 * 2 * 16];
   for (int64_t p0 = product.panel_begin; p0 < product.panel_end; p0 += 2) {
     const int64_t panels = product.panel_end - p0 < 2 ? 1 : 2;
-    for (int64_t row = 0; row < product.row_count; row += kIntRowBlock) {
+    for (int64_t row = 0; row < product.row_count; row += all.height) {
       const int64_t left = product.row_count - row;
-      const int64_t rows = left < kIntRowBlock ? left : kIntRowBlock;
-      int_row_block<W, format>(product, all, row, rows, p0, panels, acc);
+      const int64_t rows = left < all.height ? left : all.height;
+      int_row_tile<W, format>(product, all, row, rows, p0, panels, acc);
       product.epilogue({&product, acc, row, rows, p0, panels});
     }
   }

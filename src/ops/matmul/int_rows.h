@@ -1,11 +1,12 @@
 // Where PanelProduct::prepared holds the rows of arith `int`: the same order for every ISA.
 //
-// Rows are cut into row blocks of 16 (the last one lower). A row block of h rows is, for each 64 k,
-// a tile [h][64] of codes, zero past K: an AMX tile as it lies, and 4 codes of neighbouring rows 64
-// bytes apart for dot products. Behind the codes of all rows come, row block by row block again,
+// Rows are cut into row tiles of one height h (panels.h:row_tiles). A row tile is, for each 64 k, a
+// tile [h][64] of codes, zero past K: an AMX tile as it lies, and for dot products 4 codes of
+// neighbouring rows 64 bytes apart. Behind the codes of all rows come, row tile by row tile again,
 //   corrections  int32 [c][h]: int4 two for each group of 32 k, int8 one for each block of k; what
 //                an accumulator starts with so that codes may be multiplied as unsigned bytes
 //   scales       f32 [blocks][h]
+// The last row tile may have rows past the last one: nobody reads what becomes of them.
 #pragma once
 
 #include "ops/matmul/panels.h"
@@ -13,10 +14,9 @@
 
 namespace sluice {
 
-inline constexpr int64_t kIntRowBlock = 16;
-
 struct IntRows {
-  int64_t rows = 0, steps = 0, corrections_each = 0, blocks = 0;
+  int64_t tiles = 0, height = 0;
+  int64_t steps = 0, corrections_each = 0, blocks = 0;  // of a row
   int8_t* codes = nullptr;
   int32_t* corrections = nullptr;
   float* scales = nullptr;
@@ -24,18 +24,21 @@ struct IntRows {
 
 static inline IntRows int_rows(const PanelProduct& product, WeightFormat format) {
   const int64_t groups = int_groups(product.k);
+  const RowTiles tiles = row_tiles(product.row_count);
+  const int64_t rows = tiles.rows * tiles.count;
   IntRows r;
-  r.rows = product.row_count;
+  r.tiles = tiles.count;
+  r.height = tiles.rows;
   r.steps = (groups + 1) / 2;
   r.blocks = (product.k + product.block - 1) / product.block;
   r.corrections_each = format == WeightFormat::kInt4 ? 2 * groups : r.blocks;
   r.codes = reinterpret_cast<int8_t*>(product.prepared);
-  r.corrections = reinterpret_cast<int32_t*>(r.codes + r.rows * r.steps * 64);
-  r.scales = reinterpret_cast<float*>(r.corrections + r.rows * r.corrections_each);
+  r.corrections = reinterpret_cast<int32_t*>(r.codes + rows * r.steps * 64);
+  r.scales = reinterpret_cast<float*>(r.corrections + rows * r.corrections_each);
   return r;
 }
 
-// One row of a row block: its parts are `height` rows apart.
+// One row of a row tile: its parts are `height` rows apart.
 struct IntRow {
   int64_t height = 0;
   int8_t* codes = nullptr;         // of step s at s * height * 64
@@ -44,14 +47,10 @@ struct IntRow {
 };
 
 static inline IntRow int_row(const IntRows& rows, int64_t row) {
-  const int64_t first = row / kIntRowBlock * kIntRowBlock, r = row - first;
-  const int64_t left = rows.rows - first;
-  IntRow out;
-  out.height = left < kIntRowBlock ? left : kIntRowBlock;
-  out.codes = rows.codes + first * rows.steps * 64 + r * 64;
-  out.corrections = rows.corrections + first * rows.corrections_each + r;
-  out.scales = rows.scales + first * rows.blocks + r;
-  return out;
+  const int64_t first = row / rows.height * rows.height, r = row - first;
+  return {rows.height, rows.codes + first * rows.steps * 64 + r * 64,
+          rows.corrections + first * rows.corrections_each + r,
+          rows.scales + first * rows.blocks + r};
 }
 
 }  // namespace sluice

@@ -3,13 +3,12 @@
 #include <cstring>
 
 #include "base/fp.h"
+#include "ops/matmul/int_reference.h"
 #include "ops/matmul/kernels.h"
 #include "weights/int_panels.h"
 
 namespace sluice {
 namespace {
-
-constexpr int64_t kMostBlock = 512;
 
 template <class T>
 T load(const std::byte* p) {
@@ -18,31 +17,9 @@ T load(const std::byte* p) {
   return v;
 }
 
-// One block of a row of x, as the arith says.
-struct RowBlock {
-  int32_t code[kMostBlock] = {};
-  float scale = 0;
-};
-
-RowBlock quantize(const float* x, int64_t count) {
-  RowBlock out;
-  float amax = 0;
-  bool finite = true;
-  for (int64_t k = 0; k < count; ++k) {
-    finite = finite && std::isfinite(x[k]);
-    amax = std::fabs(x[k]) > amax ? std::fabs(x[k]) : amax;
-  }
-  out.scale = (amax > 1e-12f ? amax : 1e-12f) / 127.0f;
-  if (out.scale < 1e-6f) out.scale = 1.0f;
-  if (!finite) out.scale = NAN;
-  for (int64_t k = 0; finite && k < count; ++k)
-    out.code[k] = static_cast<int32_t>(std::nearbyint(x[k] / out.scale));
-  return out;
-}
-
 // Column c of a block: the integers and the scale.
 struct ColumnBlock {
-  int32_t value[kMostBlock] = {};
+  int32_t value[kIntBlock] = {};
   float scale = 0;
 };
 
@@ -76,7 +53,7 @@ float dot_int(const PanelProduct& product, const float* x, const std::byte* pane
   for (int64_t k0 = 0; k0 < product.k; k0 += product.block) {
     const int64_t count = product.k - k0 < product.block ? product.k - k0 : product.block;
     const int64_t groups = int_groups(count);
-    const RowBlock row = quantize(x + k0, count);
+    const IntRowBlock row = quantize_row(x + k0, count);
     const ColumnBlock column = read<format>(panel, c, groups);
     int32_t sum = 0;
     for (int64_t k = 0; k < count; ++k) sum += row.code[k] * column.value[k];

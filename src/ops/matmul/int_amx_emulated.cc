@@ -1,0 +1,84 @@
+// The AMX rows of arith `int` over emulated tiles: what cpu_int_amx.cc does, on any machine.
+#include <cmath>
+#include <cstring>
+
+#include "base/fp.h"
+#include "ops/matmul/int_reference.h"
+#include "ops/matmul/int_tiles.h"
+#include "ops/matmul/kernels.h"
+
+namespace sluice {
+namespace {
+
+using enum WeightFormat;
+
+template <class T>
+T load(const std::byte* p) {
+  T v;
+  std::memcpy(&v, p, sizeof(T));
+  return v;
+}
+
+struct Machine {
+  using Tiles = simd::EmulatedTiles;
+  static void prefetch(const std::byte*) {}
+
+  static void expand_int4(const std::byte* block, int64_t g, const std::byte* codes,
+                          std::byte* out) {
+    for (int64_t i = 0; i < 256; ++i) {
+      const int64_t line = i / 64, c = i % 64 / 4, k = i % 4;
+      const auto multipliers = load<uint32_t>(block + kInt4MultiplierAt + g / 8 * 64 + 4 * c);
+      const auto multiplier = static_cast<int>(multipliers >> (g % 8 * 4) & 15);
+      const auto zeros = load<uint16_t>(block + kInt4ZeroAt + 2 * g);
+      const int zero = (zeros >> c & 1) != 0 ? 7 : 8;
+      const auto pair = static_cast<int>(codes[i]);
+      std::byte* row = out + line * 128 + 4 * c + k;
+      row[0] = static_cast<std::byte>(multiplier * ((pair & 15) - zero));
+      row[64] = static_cast<std::byte>(multiplier * ((pair >> 4) - zero));
+    }
+  }
+  static void copy_half(const std::byte* codes, std::byte* out) { std::memcpy(out, codes, 512); }
+  template <WeightFormat format>
+  static void add_block(const int32_t* sums, int32_t correction, float x_scale,
+                        const std::byte* scales, bool first, float* acc) {
+    for (int c = 0; c < 16; ++c) {
+      const float w = format == kInt4
+                          ? static_cast<float>(bf16::from_bits(load<uint16_t>(scales + 2 * c)))
+                          : load<float>(scales + 4 * c);
+      const float scaled = static_cast<float>(sums[c] + correction) * x_scale;
+      acc[c] = std::fma(scaled, w, first ? 0.0f : acc[c]);
+    }
+  }
+};
+
+template <WeightFormat format>
+void prepare(const PanelProduct& product, int64_t begin, int64_t end) {
+  const IntRows rows = int_rows(product, format);
+  for (int64_t r = begin; r < end; ++r) {
+    const float* x = product.x + (product.rows != nullptr ? product.rows[r] : r) * product.x_stride;
+    const IntRow row = int_row(rows, r);
+    for (int64_t s = 0; s < rows.steps; ++s) std::memset(row.codes + s * row.height * 64, 0, 64);
+    for (int64_t b = 0; b < rows.blocks; ++b) {
+      const int64_t k0 = b * product.block, left = product.k - k0;
+      const int64_t count = left < product.block ? left : product.block;
+      const IntRowBlock block = quantize_row(x + k0, count);
+      int32_t sum = 0;
+      for (int64_t i = 0; i < count; ++i) {
+        row.codes[(k0 + i) / 64 * row.height * 64 + (k0 + i) % 64] =
+            static_cast<int8_t>(block.code[i]);
+        sum += block.code[i];
+      }
+      row.scales[b * row.height] = block.scale;
+      if (format == kInt8) row.corrections[b * row.height] = -128 * sum;
+    }
+  }
+}
+
+}  // namespace
+
+const PanelKernel matmul_int8_int4_amx_emulated = {
+    prepare<kInt4>, simd::multiply_int_tiles<Machine, kInt4>, store_tile_reference};
+const PanelKernel matmul_int8_int8_amx_emulated = {
+    prepare<kInt8>, simd::multiply_int_tiles<Machine, kInt8>, store_tile_reference};
+
+}  // namespace sluice
