@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ops/attention/kernels.h"
+#include "ops/attention/row.h"
 #include "ops/kernel_table.h"
 #include "ops/parallel.h"
 
@@ -19,17 +20,13 @@ constexpr Kernel<AttentionKernel> kKernels[] = {
 constexpr int64_t kRowBlock = 16;      // most tokens of one task
 constexpr int64_t kMinimumSplits = 4;  // of a row, to share its splits among workers
 
-int64_t first_visible(int64_t position, int64_t window) {
-  return window > 0 && position - window + 1 > 0 ? position - window + 1 : 0;
-}
+// Thread blocks that fill a large GPU: with fewer, rows share their splits out.
+constexpr int64_t kEnoughBlocks = 528;
 
 Status check_sequences(const AttentionArgs& a) {
   const int64_t t = a.q.rows, s = static_cast<int64_t>(a.query_starts.size()) - 1;
-  if (s < 0 || a.query_starts[0] != 0 || a.query_starts.back() != t)
-    return invalid_argument("attention: query_starts: expected [S+1] from 0 to T = {}", t);
-  if (a.block_tables.rows != s || a.block_tables.stride < a.block_tables.cols)
-    return invalid_argument("attention: block_tables: expected S = {} rows, got {}", s,
-                            a.block_tables.rows);
+  if (a.query_starts[0] != 0 || a.query_starts.back() > t)
+    return invalid_argument("attention: query_starts: expected [S+1] from 0 to at most T = {}", t);
   for (int64_t i = 0; i < s; ++i) {
     const int32_t begin = a.query_starts[i], end = a.query_starts[i + 1];
     if (end < begin)
@@ -57,7 +54,7 @@ Status check_sequences(const AttentionArgs& a) {
   return ok_status();
 }
 
-Status check(const AttentionArgs& a) {
+Status check(const ExecContext& context, const AttentionArgs& a) {
   const int64_t g = a.cache.kv_heads, c = a.cache.head_size, h = a.heads;
   if (a.cache.dtype != DType::kF32 && a.cache.dtype != DType::kBF16)
     return unimplemented("attention: cache: dtype: expected F32 or BF16, got {}",
@@ -85,10 +82,73 @@ Status check(const AttentionArgs& a) {
     return invalid_argument("attention: out: must not alias q");
   if (a.q.rows > 0 && (a.q.data == nullptr || a.out.data == nullptr || a.cache.data == nullptr))
     return invalid_argument("attention: q, out or cache: is missing");
-  return check_sequences(a);
+  const int64_t s = static_cast<int64_t>(a.query_starts.size()) - 1;
+  if (s < 0) return invalid_argument("attention: query_starts: expected [S+1], got nothing");
+  if (a.block_tables.rows != s || a.block_tables.stride < a.block_tables.cols)
+    return invalid_argument("attention: block_tables: expected S = {} rows, got {}", s,
+                            a.block_tables.rows);
+  return on_host(context) ? check_sequences(a) : ok_status();
 }
 
-// One call's plan: shape, kernel and scratch, and the two ways to share the work out.
+AttentionShape shape_of(const ExecContext& context, const AttentionArgs& args) {
+  AttentionShape shape;
+  shape.q = args.q.data;
+  shape.q_stride = args.q.stride;
+  shape.cache = args.cache.data;
+  shape.heads = args.heads;
+  shape.kv_heads = args.cache.kv_heads;
+  shape.head_size = args.cache.head_size;
+  shape.scale = args.scale;
+  shape.softcap = args.softcap;
+  shape.window = args.window;
+  shape.sinks = args.sinks;
+  shape.positions = args.positions.data();
+  shape.out = args.out.data;
+  shape.out_stride = args.out.stride;
+  shape.rows = args.q.rows;
+  shape.sequences = args.block_tables.rows;
+  shape.query_starts = args.query_starts.data();
+  shape.block_tables = args.block_tables.data;
+  shape.table_stride = args.block_tables.stride;
+  shape.stream = context.stream;
+  return shape;
+}
+
+// The splits that a row may see: an upper bound that reads no position.
+int64_t most_splits(const AttentionArgs& a) {
+  const int64_t all = ceil_div(a.block_tables.cols * kKvBlock, kAttentionSplit);
+  if (a.window <= 0) return all;
+  return std::min(all, ceil_div(a.window - 1, kAttentionSplit) + 1);
+}
+
+// One launch for everything, or, where that would leave most of a GPU idle, rounds of as many
+// splits as the workspace holds and their merge. Nothing here depends on what the device holds.
+void run_on_gpu(const ExecContext& context, const AttentionArgs& args, AttentionKernel* run,
+                Workspace workspace) {
+  const AttentionShape shape = shape_of(context, args);
+  AttentionTask task;
+  const int64_t group = args.heads / args.cache.kv_heads, splits = most_splits(args);
+  const int64_t blocks = shape.rows * shape.kv_heads * ceil_div(group, 8);
+  const int64_t floats = shape.rows * shape.heads * (shape.head_size + 2);
+  const int64_t left = static_cast<int64_t>(workspace.bytes / sizeof(float)) - floats;
+  const int64_t wave = std::min(splits, left / floats);
+  if (blocks >= kEnoughBlocks || splits < kMinimumSplits || wave < kMinimumSplits)
+    return run(shape, task);
+  task.state = reinterpret_cast<float*>(workspace.data);
+  task.partial = task.state + floats;
+  for (int64_t from = 0; from < splits; from += wave) {
+    task.split = from;
+    task.splits = std::min(wave, splits - from);
+    task.first = from == 0;
+    task.last = from + task.splits == splits;
+    task.phase = AttentionTask::Phase::kPartial;
+    run(shape, task);
+    task.phase = AttentionTask::Phase::kMerge;
+    run(shape, task);
+  }
+}
+
+// One call's plan on the CPU: scratch, and the two ways to share the work out.
 class Plan {
  public:
   Plan(const ExecContext& context, const AttentionArgs& args, AttentionKernel* run)
@@ -96,21 +156,9 @@ class Plan {
         args_(args),
         run_(run),
         c_(args.cache.head_size),
-        group_(args.heads / args.cache.kv_heads) {
-    shape_.q = args.q.data;
-    shape_.q_stride = args.q.stride;
-    shape_.cache = args.cache.data;
-    shape_.heads = args.heads;
-    shape_.kv_heads = args.cache.kv_heads;
-    shape_.head_size = c_;
-    shape_.scale = args.scale;
-    shape_.softcap = args.softcap;
-    shape_.window = args.window;
-    shape_.sinks = args.sinks;
-    shape_.positions = args.positions.data();
-    shape_.out = args.out.data;
-    shape_.out_stride = args.out.stride;
-  }
+        group_(args.heads / args.cache.kv_heads),
+        rows_(args.query_starts.back()),
+        shape_(shape_of(context, args)) {}
 
   int64_t workers() const { return context_.pool != nullptr ? context_.pool->size() : 1; }
   int64_t scratch_floats() const {
@@ -126,7 +174,7 @@ class Plan {
 
   // Blocks of rows times kv heads, the last blocks (the longest contexts) first.
   void run_whole() const {
-    const int64_t t = args_.q.rows, g = shape_.kv_heads;
+    const int64_t t = rows_, g = shape_.kv_heads;
     int64_t block = std::clamp<int64_t>(kAttentionTaskRows / group_, 1, kRowBlock);
     // Smaller blocks rather than idle workers; the result does not depend on the blocks.
     while (block > 1 && ceil_div(t, block) * g < 4 * workers()) block = ceil_div(block, 2);
@@ -139,9 +187,13 @@ class Plan {
 
   // Worth it when there are too few (row, kv head) pairs to keep all workers busy.
   bool shares_splits(const Kernel<AttentionKernel>& kernel) const {
-    const int64_t pairs = args_.q.rows * shape_.kv_heads;
+    const int64_t pairs = rows_ * shape_.kv_heads;
     return kernel.isa != Isa::kReference && workers() > 1 && pairs < 4 * workers() &&
            pairs % workers() != 0;
+  }
+  void zero_the_rest() const {
+    for (int64_t t = rows_; t < args_.q.rows; ++t)
+      std::fill_n(args_.out.row(t), args_.out.cols, 0.0f);
   }
   void run_splits() const {
     for (int64_t s = 0; s + 1 < static_cast<int64_t>(args_.query_starts.size()); ++s)
@@ -215,6 +267,7 @@ class Plan {
   const AttentionArgs& args_;
   AttentionKernel* run_;
   int64_t c_, group_;
+  int64_t rows_;  // that belong to a sequence
   AttentionShape shape_;
   float *scratch_ = nullptr, *state_ = nullptr, *partial_ = nullptr;
 };
@@ -234,14 +287,26 @@ size_t attention_workspace_bytes(int threads, int64_t max_heads, int64_t max_hea
          bytes(2 * threads * max_heads * (c + 2));
 }
 
+size_t attention_split_workspace_bytes(int64_t rows, int64_t heads, int64_t head_size,
+                                       int64_t splits) {
+  return static_cast<size_t>(rows * heads * (head_size + 2) * (splits + 1)) * sizeof(float);
+}
+
 Status attention(const ExecContext& context, const AttentionArgs& args, Workspace workspace) {
-  SLUICE_RETURN_IF_ERROR(check(args));
+  SLUICE_RETURN_IF_ERROR(check(context, args));
   if (args.q.rows == 0) return ok_status();
   // The vector kernels take heads of whole vectors; any other size is the reference's.
   const int64_t c = args.cache.head_size;
-  const Isa isa = c % 16 == 0 && c <= 512 ? context.isa : Isa::kReference;
+  const bool any = is_cuda(context.isa) || (c % 16 == 0 && c <= 512);
+  const Isa isa = any ? context.isa : Isa::kReference;
   const char* in = args.cache.dtype == DType::kF32 ? "f32" : "bf16";
   const auto* kernel = select_kernel(attention_kernels(), isa, in, "none", "split128");
+  if (kernel == nullptr) return no_kernel("attention", context.isa);
+  if (is_cuda(context.isa)) {
+    const ScopedFloatEnv env;
+    run_on_gpu(context, args, kernel->run, workspace);
+    return ok_status();
+  }
   Plan plan(context, args, kernel->run);
   if (!plan.take(workspace)) {
     const int threads = static_cast<int>(plan.workers());
@@ -253,6 +318,7 @@ Status attention(const ExecContext& context, const AttentionArgs& args, Workspac
     plan.run_splits();
   else
     plan.run_whole();
+  plan.zero_the_rest();
   return ok_status();
 }
 

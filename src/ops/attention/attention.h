@@ -15,17 +15,22 @@
 //   out[c] = a[c] / l;  a row that sees no key and has no sink gives zeros.
 // f32 throughout; keys and values are widened from the cache's dtype.
 //
+// Rows from query_starts[S] on belong to no sequence and give zeros, whatever their positions: so a
+// batch may be padded to a fixed T and S.
+//
 // tensor       | shape           | dtype | layout
 // q            | [T, H*C]        | f32   | row stride
 // cache        | paged           |       | kv_cache.h; the new tokens are already written
-// query_starts | [S+1]           | i32   | rows of sequence s: [query_starts[s], query_starts[s+1])
+// query_starts | [S+1]           | i32   | ascending from 0 to at most T: rows of sequence s are
+//              |                 |       | [query_starts[s], query_starts[s+1])
 // positions    | [T]             | i32   | absolute position of each query row
 // block_tables | [S, max_blocks] | i32   | block of absolute positions [16 b, 16 b + 16); entries
 //              |                 |       | behind the window may be anything: they are never read
 // sinks        | [H]             | f32   | optional, logit units
 // out          | [T, H*C]        | f32   | row stride; must not alias q
 // Batch-, chunk-, thread-invariant; every ISA the same bits. Any C that is a multiple of 16 up to
-// 512 in SIMD, any C in the reference. Errors: H % G, shapes, positions beyond the block table.
+// 512 in SIMD, any C elsewhere. Errors: H % G, shapes; where the host can read them, query_starts,
+// and positions beyond the block table.
 #pragma once
 
 #include <span>
@@ -35,8 +40,6 @@
 #include "tensor/view.h"
 
 namespace sluice {
-
-inline constexpr int64_t kAttentionSplit = 128;
 
 struct AttentionArgs {
   ConstMatrixF32 q;
@@ -52,6 +55,10 @@ struct AttentionArgs {
   MatrixF32 out;
 };
 size_t attention_workspace_bytes(int threads, int64_t max_heads, int64_t max_head_size);
+// On a GPU any workspace will do, none too; this one lets `rows` rows share `splits` splits of each
+// out to blocks of their own, in one round.
+size_t attention_split_workspace_bytes(int64_t rows, int64_t heads, int64_t head_size,
+                                       int64_t splits);
 Status attention(const ExecContext& context, const AttentionArgs& args, Workspace workspace);
 
 }  // namespace sluice

@@ -7,6 +7,8 @@
 
 namespace sluice {
 
+class Stream;  // device/device.h
+
 // What all tasks of a call share.
 struct AttentionShape {
   const float* q = nullptr;
@@ -19,6 +21,12 @@ struct AttentionShape {
   const int32_t* positions = nullptr;  // [T]
   float* out = nullptr;
   int64_t out_stride = 0;
+  // CUDA only: a launch finds each row's sequence by itself.
+  int64_t rows = 0, sequences = 0;        // T, S
+  const int32_t* query_starts = nullptr;  // [S + 1]
+  const int32_t* block_tables = nullptr;  // [S, ...]
+  int64_t table_stride = 0;
+  Stream* stream = nullptr;
 };
 
 // One task: rows [row_begin, row_end) of one sequence, the query heads of one kv head.
@@ -26,6 +34,9 @@ struct AttentionShape {
 //   kPartial  one row; only split `split`: (a, m, l) of each query head goes to `partial`
 //   kMerge    one row; `splits` partials that kPartial left, merged in order into the state that
 //             `state` keeps from call to call; the last call writes out
+// A task of a CUDA row is all rows and kv heads of the call. kPartial computes, and kMerge merges,
+// `splits` splits of every row, from its own `split`-th visible one on (a row may have fewer):
+// partial is [T][splits][H][C + 2], state [T][H][C + 2], both (a, m, l).
 struct AttentionTask {
   enum class Phase { kWhole, kPartial, kMerge };
   Phase phase = Phase::kWhole;

@@ -1,9 +1,9 @@
 #include <cmath>
 
 #include "base/fp.h"
-#include "ops/attention/attention.h"
 #include "ops/attention/kernels.h"
-#include "simd/scalar.h"
+#include "ops/attention/row.h"
+#include "ops/kv_write/kv_cache.h"
 
 namespace sluice {
 namespace {
@@ -36,18 +36,15 @@ float score(const PagedHead<T>& kv, const float* q, int64_t j) {
   float z = 0.0f;
   for (int64_t c = 0; c < kv.shape.head_size; ++c)
     z = scalar::fma(q[c], static_cast<float>(key[c * kKvBlock]), z);
-  z = kv.shape.scale * z;
-  if (kv.shape.softcap > 0) z = kv.shape.softcap * scalar::tanh(z / kv.shape.softcap);
-  return z;
+  return finish_score(z, kv.shape.scale, kv.shape.softcap);
 }
 
 // One query head of one row: the contract of attention.h, word for word. `a` holds 2 C floats.
 template <class T>
 void attend(const PagedHead<T>& kv, const float* q, int64_t p, int64_t h, float* a, float* out) {
-  const int64_t c_size = kv.shape.head_size, w = kv.shape.window;
-  const int64_t first = w > 0 && p - w + 1 > 0 ? p - w + 1 : 0;
-  float m = -INFINITY, l = 0.0f, z[kAttentionSplit];
-  if (kv.shape.sinks != nullptr) m = kv.shape.sinks[h], l = 1.0f;
+  const int64_t c_size = kv.shape.head_size, first = first_visible(p, kv.shape.window);
+  AttentionMerge state = attention_start(kv.shape.sinks, h);
+  float z[kAttentionSplit];
   float* part = a + c_size;
   for (int64_t c = 0; c < c_size; ++c) a[c] = 0.0f;
   for (int64_t split = first / kAttentionSplit; split * kAttentionSplit <= p; ++split) {
@@ -68,13 +65,10 @@ void attend(const PagedHead<T>& kv, const float* q, int64_t p, int64_t h, float*
       for (int64_t c = 0; c < c_size; ++c)
         part[c] = scalar::fma(e, static_cast<float>(value[c]), part[c]);
     }
-    const float merged = scalar::max(m, m_i);
-    const float x = scalar::exp(m - merged), y = scalar::exp(m_i - merged);
-    l = scalar::fma(l, x, sum.total() * y);
-    for (int64_t c = 0; c < c_size; ++c) a[c] = scalar::fma(a[c], x, part[c] * y);
-    m = merged;
+    state.add(m_i, sum.total());
+    for (int64_t c = 0; c < c_size; ++c) a[c] = state.weighted(a[c], part[c]);
   }
-  for (int64_t c = 0; c < c_size; ++c) out[c] = l == 0.0f ? 0.0f : a[c] / l;
+  for (int64_t c = 0; c < c_size; ++c) out[c] = state.result(a[c]);
 }
 
 // kWhole only: the splits of one row are never shared out here.

@@ -130,9 +130,11 @@ struct Pool {
   MatrixView<const int32_t> tables;
 };
 
+constexpr size_t kEnough = ~size_t{0};
+
 // The step's output rows, all sequences one after the other.
 Matrix run(const Context& context, const World& w, const Step& step, uint64_t seed = 99,
-           int64_t pad = 0, int64_t offset = 0) {
+           int64_t pad = 0, int64_t offset = 0, size_t workspace = kEnough) {
   Random random(seed);
   Pool pool(w, step, random);
   const Problem& p = w.p;
@@ -162,8 +164,9 @@ Matrix run(const Context& context, const World& w, const Step& step, uint64_t se
   args.block_tables = pool.tables;
   args.out = out.view();
   const int threads = context.pool != nullptr ? context.pool->size() : 1;
-  Scratch scratch(attention_workspace_bytes(threads, p.heads, p.head_size));
-  const Status status = attention(context.exec, args, scratch.workspace());
+  Scratch scratch(workspace != kEnough ? workspace
+                                       : attention_workspace_bytes(threads, p.heads, p.head_size));
+  const Status status = context.finish(attention(context.exec, args, scratch.workspace()));
   EXPECT_TRUE(status.ok()) << status.message();
   EXPECT_TRUE(out.guards_hold());
   return out;
@@ -190,6 +193,35 @@ std::vector<Problem> problems(DType dtype) {
   add(3, 3, 192, {{60, 70}}, 0, 8.0f);
   return all;
 }
+
+// The pieces of a valid call, for breaking one at a time. Every value of the cache is 1.
+struct Call {
+  explicit Call(Isa isa = Isa::kReference, int threads = 0, DType dtype = DType::kF32)
+      : context(isa, threads), q(2, 32), out(2, 32), scratch(attention_workspace_bytes(2, 2, 16)) {
+    const size_t elements = static_cast<size_t>(4 * 2 * 16 * kKvBlock);
+    pool.assign(dtype == DType::kF32 ? elements : 0, 1.0f);
+    narrow.assign(elements - pool.size(), bf16(1.0f));
+    void* data = pool.empty() ? static_cast<void*>(narrow.data()) : pool.data();
+    args.cache = {dtype, data, 4, 1, 16};
+    args.q = q.view();
+    args.out = out.view();
+    args.heads = 2;
+    args.query_starts = {starts.data(), 2};
+    args.positions = positions;
+    args.block_tables = {table.data(), 1, 2};
+  }
+  std::string failure() {
+    const Status s = context.finish(attention(context.exec, args, scratch.workspace()));
+    return s.ok() ? "" : s.message();
+  }
+  Context context;
+  std::vector<float> pool;
+  std::vector<bf16> narrow;
+  std::vector<int32_t> starts = {0, 2, 2}, positions = {3, 4}, table = {1, 2, 1, 2};
+  Matrix q, out;
+  Scratch scratch;
+  AttentionArgs args;
+};
 
 using Row = Kernel<AttentionKernel>;
 class AttentionRow : public ::testing::TestWithParam<Row> {};
@@ -258,8 +290,61 @@ TEST_P(AttentionRow, ChunksAndBatchChangeNothing) {
   }
 }
 
+// However many splits a round of a CUDA row has room for: none, a few rounds, one.
+class AttentionGpuRow : public AttentionRow {};
+
+TEST_P(AttentionGpuRow, WorkspaceChangesNothing) {
+  SLUICE_SKIP_UNLESS_RUNNABLE(GetParam());
+  const Context reference(Isa::kReference), row(GetParam().isa);
+  for (const int64_t window : {0, 700}) {
+    Problem p{6,
+              2,
+              80,
+              window,
+              20.0f,
+              window == 0,
+              {{1500, 2}, {0, 1}, {900, 1}},
+              cache_dtype(GetParam())};
+    const World w(p, 13);
+    Matrix want = run(reference, w, whole(p));
+    for (const int64_t splits : {-1, 3, 4, 5, 11, 12, 100}) {
+      const size_t bytes = attention_split_workspace_bytes(4, p.heads, p.head_size, splits);
+      Matrix got = run(row, w, whole(p), 17, 0, 0, bytes);
+      EXPECT_TRUE(same_bits(got.view(), want.view())) << splits << " splits";
+    }
+  }
+}
+
+// Rows beyond the last sequence, whose positions are not to be read.
+TEST_P(AttentionRow, PaddingRowsAreZero) {
+  SLUICE_SKIP_UNLESS_RUNNABLE(GetParam());
+  for (const int threads : {0, 2}) {
+    for (const int32_t rows : {0, 1, 2}) {
+      Call call(GetParam().isa, threads, cache_dtype(GetParam()));
+      call.starts[1] = call.starts[2] = rows;
+      call.args.query_starts = call.starts;
+      call.args.block_tables = {call.table.data(), 2, 2};
+      for (int32_t t = rows; t < 2; ++t) call.positions[t] = INT32_MAX;
+      Random random(1);
+      call.out.fill(random);
+      ASSERT_EQ(call.failure(), "");
+      for (int64_t t = 0; t < 2; ++t)
+        for (int64_t c = 0; c < 32; ++c)
+          EXPECT_EQ(call.out.at(t, c), t < rows ? 1.0f : 0.0f) << rows << " rows, row " << t;
+    }
+  }
+}
+
+std::vector<Row> gpu_rows() {
+  std::vector<Row> rows = test::all_rows(attention_kernels());
+  std::erase_if(rows, [](const Row& row) { return !is_cuda(row.isa); });
+  return rows;
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernels, AttentionRow,
                          ::testing::ValuesIn(test::all_rows(attention_kernels())), test::RowName());
+INSTANTIATE_TEST_SUITE_P(Kernels, AttentionGpuRow, ::testing::ValuesIn(gpu_rows()),
+                         test::RowName());
 
 // f64 attention of one row and head, and the error that f32 may have there: scores are off by
 // sqrt(C) roundings of |q||k|, exponentials by as much relatively, sums by a few roundings more.
@@ -325,30 +410,6 @@ TEST(Attention, ReferenceIsWithinTheBoundOfF64) {
   }
 }
 
-// The pieces of a valid call, for breaking one at a time.
-struct Call {
-  Call() : q(2, 32), out(2, 32), scratch(attention_workspace_bytes(1, 2, 16)) {
-    pool.resize(static_cast<size_t>(4 * 2 * 16 * kKvBlock));
-    args.cache = {DType::kF32, pool.data(), 4, 1, 16};
-    args.q = q.view();
-    args.out = out.view();
-    args.heads = 2;
-    args.query_starts = starts;
-    args.positions = positions;
-    args.block_tables = {table, 1, 2};
-  }
-  std::string failure() {
-    const Status s = attention(context.exec, args, scratch.workspace());
-    return s.ok() ? "" : s.message();
-  }
-  Context context{Isa::kReference};
-  std::vector<float> pool;
-  int32_t starts[2] = {0, 2}, positions[2] = {3, 4}, table[2] = {1, 2};
-  Matrix q, out;
-  Scratch scratch;
-  AttentionArgs args;
-};
-
 TEST(Attention, SaysWhatIsWrong) {
   const auto failure = [](auto change) {
     Call call;
@@ -360,9 +421,11 @@ TEST(Attention, SaysWhatIsWrong) {
       {"H a multiple of G", failure([](Call& c) { c.args.cache.kv_heads = 3; })},
       {"[T, H*C]", failure([](Call& c) { c.args.out.cols = 16; })},
       {"T = 2, got 1", failure([](Call& c) {
-         c.args.positions = {c.positions, 1};
+         c.args.positions = {c.positions.data(), 1};
        })},
-      {"from 0 to T", failure([](Call& c) { c.starts[1] = 1; })},
+      {"from 0 to at most T = 2", failure([](Call& c) { c.starts[1] = 3; })},
+      {"from 0 to", failure([](Call& c) { c.starts[0] = 1; })},
+      {"query_starts: expected [S+1]", failure([](Call& c) { c.args.query_starts = {}; })},
       {"S = 1 rows", failure([](Call& c) { c.args.block_tables.rows = 2; })},
       {"positions: expected below 32", failure([](Call& c) { c.positions[1] = 32; })},
       {"entry 0: expected in [0, 4), got 4", failure([](Call& c) { c.table[0] = 4; })},
