@@ -38,5 +38,5 @@ endif()
 # that rule. --expt-relaxed-constexpr lets bodies use the standard library's constexpr functions.
 set(SLUICE_CUDA_FLAGS --fmad=false --ftz=true --prec-div=true --prec-sqrt=true
     --expt-relaxed-constexpr -Werror=all-warnings --diag-suppress=2810)
-set(SLUICE_CUDA_HOST_FLAGS -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
+set(SLUICE_CUDA_HOST_FLAGS -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-parameter -Wno-missing-field-initializers
     -ffp-contract=off -fvisibility=hidden -fno-math-errno)

@@ -70,8 +70,9 @@ SLUICE_HD inline float e5m2_to_f32(uint8_t v) {
 
 // fp4 E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives. Only the low nibble counts.
 SLUICE_HD inline float e2m1_to_f32(uint8_t code) {
-  constexpr float kValue[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
-  const float v = kValue[code & 7u];
+  const uint32_t magnitude = code & 7u;  // from 2 on the upper bits of an f32, less a bias
+  const float small = magnitude == 0 ? 0.0f : 0.5f;
+  const float v = magnitude < 2 ? small : bits_to_f32((magnitude + 252u) << 22);
   return (code & 8u) != 0 ? -v : v;
 }
 

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -21,6 +22,27 @@ namespace sluice {
 
 inline constexpr int kWarp = 32;
 inline constexpr int kScanScratch = kWarp + 1;  // values, of exclusive_scan
+
+// A value at an address aligned for it, in memory that holds other types elsewhere: panels of
+// weights, shared memory.
+template <class T>
+SLUICE_HD inline T load_as(const void* at) {
+#if defined(__CUDA_ARCH__)
+  return *static_cast<const T*>(at);
+#else
+  T value;
+  std::memcpy(&value, at, sizeof(T));
+  return value;
+#endif
+}
+template <class T>
+SLUICE_HD inline void store_as(void* at, const T& value) {
+#if defined(__CUDA_ARCH__)
+  *static_cast<T*>(at) = value;
+#else
+  std::memcpy(at, &value, sizeof(T));
+#endif
+}
 
 class HostBlock {
  public:

@@ -23,4 +23,7 @@ Result<GroupedPlan> plan_grouped(const ExecContext& context, const GroupedMatmul
 void prepare_grouped(const ExecContext& context, const GroupedPlan& plan);
 void multiply_grouped(const ExecContext& context, const GroupedPlan& plan);
 
+// CUDA: all of it in one launch, for at most `slots` slots; without args.source slot s takes row s.
+Status launch_grouped(const ExecContext& context, const GroupedMatmulArgs& args, int64_t slots);
+
 }  // namespace sluice

@@ -3,6 +3,7 @@
 #include "ops/grouped_matmul/grouped.h"
 #include "ops/grouped_matmul/kernels.h"
 #include "ops/kernel_table.h"
+#include "ops/matmul/grouped_product.h"
 #include "ops/matmul/panels.h"
 #include "ops/parallel.h"
 
@@ -23,11 +24,20 @@ int64_t slots_of(const GroupedMatmulArgs& a, int64_t e) {
   return a.starts[static_cast<size_t>(e) + 1] - a.starts[static_cast<size_t>(e)];
 }
 
-Status check_starts(const GroupedMatmulArgs& a) {
+Status check_lists(const GroupedMatmulArgs& a) {
   const auto experts = static_cast<int64_t>(a.experts.size());
   if (experts < 1 || static_cast<int64_t>(a.starts.size()) != experts + 1)
     return invalid_argument("grouped_matmul: starts: expected [E+1] = [{}], got [{}]", experts + 1,
                             a.starts.size());
+  if (!a.bias.empty() && static_cast<int64_t>(a.bias.size()) != experts)
+    return invalid_argument("grouped_matmul: bias: expected [E] = [{}], got [{}]", experts,
+                            a.bias.size());
+  return ok_status();
+}
+
+Status check_starts(const GroupedMatmulArgs& a) {
+  SLUICE_RETURN_IF_ERROR(check_lists(a));
+  const auto experts = static_cast<int64_t>(a.experts.size());
   if (a.starts[0] != 0) return invalid_argument("grouped_matmul: starts: expected 0 first");
   for (int64_t e = 0; e < experts; ++e)
     if (slots_of(a, e) < 0)
@@ -41,9 +51,6 @@ Status check_starts(const GroupedMatmulArgs& a) {
     if (a.source[static_cast<size_t>(s)] < 0 || a.source[static_cast<size_t>(s)] >= a.x.rows)
       return invalid_argument("grouped_matmul: source: expected in [0, {}), got {}", a.x.rows,
                               a.source[static_cast<size_t>(s)]);
-  if (!a.bias.empty() && static_cast<int64_t>(a.bias.size()) != experts)
-    return invalid_argument("grouped_matmul: bias: expected [E] = [{}], got [{}]", experts,
-                            a.bias.size());
   return ok_status();
 }
 
@@ -123,6 +130,26 @@ PanelProduct expert_product(const GroupedPlan& plan, int64_t e) {
   return product;
 }
 
+// Of a device's call: the first expert that is there, which every other one must look like.
+Result<const PackedMatrix*> check_device_experts(const GroupedMatmulArgs& a, int64_t slots) {
+  SLUICE_RETURN_IF_ERROR(check_lists(a));
+  if (a.device_panels.size() != a.experts.size() &&
+      !(a.device_panels.empty() && a.experts.size() == 1))
+    return invalid_argument("grouped_matmul: device_panels: expected [E] = [{}], got [{}]",
+                            a.experts.size(), a.device_panels.size());
+  if (slots > a.out.rows)
+    return invalid_argument("grouped_matmul: out: expected {} rows as slots, got {}", slots,
+                            a.out.rows);
+  const PackedMatrix* first = nullptr;
+  for (size_t e = 0; e < a.experts.size(); ++e) {
+    if (a.experts[e] == nullptr || a.experts[e]->empty()) continue;
+    if (first == nullptr) first = a.experts[e];
+    SLUICE_RETURN_IF_ERROR(check_expert(a, static_cast<int64_t>(e), *first));
+  }
+  if (first == nullptr) return invalid_argument("grouped_matmul: experts: there is none");
+  return first;
+}
+
 // Panels per range: about 256 KiB, so that an expert's rows find them in the second-level cache,
 // even because gate and up panels belong together, and fewer when the workers would starve.
 int64_t panel_grain(const ExecContext& context, const PanelProduct& product, int64_t active) {
@@ -198,8 +225,43 @@ void multiply_grouped(const ExecContext& context, const GroupedPlan& plan) {
   });
 }
 
+Status launch_grouped(const ExecContext& context, const GroupedMatmulArgs& args, int64_t slots) {
+  SLUICE_ASSIGN_OR_RETURN(const PackedMatrix* w, check_device_experts(args, slots));
+  SLUICE_RETURN_IF_ERROR(check_shapes(args, *w));
+  const Kernel<const PanelKernel>* kernel = select_panel_kernel(context.isa, w->format, args.arith);
+  if (kernel == nullptr)
+    return unimplemented("grouped_matmul: no kernel of arith {} for {} weights",
+                         arith_name(args.arith), weight_format_name(w->format));
+  if (slots == 0) return ok_status();
+  GroupedProduct product;
+  product.x = args.x.data;
+  product.x_stride = args.x.stride;
+  product.rows = args.source.empty() ? nullptr : args.source.data();
+  product.row_count = slots;
+  product.starts = args.starts.data();
+  product.experts = static_cast<int64_t>(args.experts.size());
+  product.expert_panels = args.device_panels.empty() ? nullptr : args.device_panels.data();
+  product.panels = w->data;
+  product.panel_bytes = panel_bytes(w->format, w->k);
+  product.panel_count = w->panels();
+  product.n = w->n;
+  product.k = w->k;
+  product.glu_layout = w->layout == WeightLayout::kGluPanel16;
+  product.expert_bias = args.bias.empty() ? nullptr : args.bias.data();
+  product.glu = args.glu;
+  product.activation = args.activation;
+  product.out = args.out.data;
+  product.out_stride = args.out.stride;
+  product.stream = context.stream;
+  const ScopedFloatEnv env;
+  kernel->run->launch(product);
+  return ok_status();
+}
+
 Status grouped_matmul(const ExecContext& context, const GroupedMatmulArgs& args,
                       Workspace workspace) {
+  if (is_cuda(context.isa))
+    return launch_grouped(context, args, static_cast<int64_t>(args.source.size()));
   const int64_t slots = args.starts.empty() ? 0 : args.starts.back();
   WorkspaceCarver carver(workspace);
   float* prepared = slots < 0 ? nullptr : carver.take<float>(prepared_floats(slots, args.x.cols));

@@ -15,6 +15,10 @@
 // bias    | [E] pointers    | f32              | optional; glu: 2 I values, gate first
 // out     | [R, N] or [R, I]| f32              | row stride; slots beyond starts[E] are left alone
 // Arith, rounding, invariance and tolerance as matmul.
+// On CUDA devices every array is the device's: source, starts (read there, when the op runs, and
+// trusted as source is), the panels of the experts, the array `bias` and what it points to. The
+// structs that `experts` points to stay the host's, so that their data pointers are given a second
+// time, as the device's array device_panels. Slots of an expert without weights are left alone.
 // Errors: shapes, a null expert that has rows.
 #pragma once
 
@@ -37,6 +41,8 @@ struct GroupedMatmulArgs {
   bool glu = false;
   Activation activation;  // glu only
   MatrixF32 out;
+  // CUDA: [E] data of the experts in device memory, null where there is none; E = 1 may omit it.
+  std::span<const std::byte* const> device_panels;
 };
 size_t grouped_matmul_workspace_bytes(int64_t max_slots, int64_t max_k);
 Status grouped_matmul(const ExecContext& context, const GroupedMatmulArgs& args,

@@ -1,6 +1,7 @@
 #include "ops/matmul/matmul.h"
 
 #include "ops/kernel_table.h"
+#include "ops/matmul/grouped_product.h"
 #include "ops/matmul/kernels.h"
 #include "ops/parallel.h"
 
@@ -32,7 +33,7 @@ bool overlap(const float* a, int64_t a_floats, const float* b, int64_t b_floats)
   return a < b + b_floats && b < a + a_floats;
 }
 
-Status check_x(const MatmulArgs& a) {
+Status check_x(const ExecContext& context, const MatmulArgs& a) {
   const int64_t t = a.rows.empty() ? a.x.rows : static_cast<int64_t>(a.rows.size());
   if (a.x.cols != a.w->k)
     return invalid_argument("matmul: x: K: expected {} as w, got {}", a.w->k, a.x.cols);
@@ -42,12 +43,32 @@ Status check_x(const MatmulArgs& a) {
   if (a.x.stride < a.x.cols || a.out.stride < a.out.cols)
     return invalid_argument("matmul: row stride: expected at least the columns, got {} and {}",
                             a.x.stride, a.out.stride);
-  for (const int32_t r : a.rows)
+  for (const int32_t r : on_host(context) ? a.rows : std::span<const int32_t>())
     if (r < 0 || r >= a.x.rows)
       return invalid_argument("matmul: rows: expected T in [0, {}), got {}", a.x.rows, r);
   if (t > 0 && overlap(a.x.data, a.x.rows * a.x.stride, a.out.data, t * a.out.stride))
     return invalid_argument("matmul: out: must not alias x");
   return ok_status();
+}
+
+// A device's row: everything in one launch.
+void launch(const ExecContext& context, const PanelKernel& kernel, const MatmulArgs& args) {
+  const PackedMatrix& w = *args.w;
+  GroupedProduct product;
+  product.x = args.x.data;
+  product.x_stride = args.x.stride;
+  product.rows = args.rows.empty() ? nullptr : args.rows.data();
+  product.row_count = args.out.rows;
+  product.panels = w.data;
+  product.panel_bytes = panel_bytes(w.format, w.k);
+  product.panel_count = w.panels();
+  product.n = w.n;
+  product.k = w.k;
+  product.bias = args.bias;
+  product.out = args.out.data;
+  product.out_stride = args.out.stride;
+  product.stream = context.stream;
+  kernel.launch(product);
 }
 
 }  // namespace
@@ -79,7 +100,13 @@ Status matmul(const ExecContext& context, const MatmulArgs& args, Workspace work
   if (kernel == nullptr)
     return unimplemented("matmul: no kernel of arith {} for {} weights", arith_name(args.arith),
                          weight_format_name(w.format));
-  SLUICE_RETURN_IF_ERROR(check_x(args));
+  SLUICE_RETURN_IF_ERROR(check_x(context, args));
+  if (args.out.rows == 0) return ok_status();
+  if (kernel->run->launch != nullptr) {
+    const ScopedFloatEnv env;
+    launch(context, *kernel->run, args);
+    return ok_status();
+  }
   PanelProduct product;
   product.x = args.x.data;
   product.rows = args.rows.empty() ? nullptr : args.rows.data();
@@ -94,7 +121,6 @@ Status matmul(const ExecContext& context, const MatmulArgs& args, Workspace work
   product.out = args.out.data;
   product.out_stride = args.out.stride;
   product.epilogue = kernel->run->store;
-  if (product.row_count == 0) return ok_status();
   product.prepared =
       WorkspaceCarver(workspace).take<float>(prepared_floats(product.row_count, w.k));
   if (product.prepared == nullptr)

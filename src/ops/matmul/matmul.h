@@ -14,6 +14,7 @@
 // Arith: f32_fma takes f32, bf16, mxfp4; bf16_tile takes bf16, mxfp4 (dequantised exactly to bf16);
 // int takes int4, int8.
 // |error| against f64 of the same rounded inputs <= 2 eps sqrt(K) |x||w| (unit scale).
+// On CUDA devices every array, the panels of w included, is the device's, and `rows` is trusted.
 // Errors: shapes that disagree, a layout or format without a kernel, a workspace too small.
 #pragma once
 

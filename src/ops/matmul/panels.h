@@ -10,12 +10,14 @@
 #include <cstdint>
 #include <span>
 
+#include "base/host_device.h"
 #include "tensor/arith.h"
 #include "weights/packed.h"
 
 namespace sluice {
 
 struct PanelTile;
+struct GroupedProduct;  // ops/matmul/grouped_product.h
 using PanelEpilogue = void(const PanelTile& tile);
 
 // A segment of rows times a range of panels of one matrix.
@@ -57,6 +59,8 @@ struct PanelKernel {
   void (*multiply)(const PanelProduct& product);
   // Stores acc (+ bias): output columns 16 p .., or gate first, then up in a glu layout.
   PanelEpilogue* store;
+  // Instead of the three in CUDA rows: the whole of one or many products, queued on a stream.
+  void (*launch)(const GroupedProduct& product) = nullptr;
 };
 inline constexpr int64_t kPanelRowGrain = 24;
 
@@ -82,12 +86,15 @@ static inline uint16_t* row_in_tiles(float* prepared, RowTiles tiles, int64_t st
 struct PanelColumns {
   int64_t first, count;
 };
-static inline PanelColumns panel_columns(const PanelProduct& product, int64_t panel) {
-  const int64_t outputs = product.glu_layout ? product.n / 2 : product.n;
-  const int64_t first = (product.glu_layout ? panel / 2 : panel) * 16;
+SLUICE_HD static inline PanelColumns panel_columns(int64_t n, bool glu_layout, int64_t panel) {
+  const int64_t outputs = glu_layout ? n / 2 : n;
+  const int64_t first = (glu_layout ? panel / 2 : panel) * 16;
   const int64_t left = outputs - first;
-  const bool up = product.glu_layout && (panel & 1) != 0;
+  const bool up = glu_layout && (panel & 1) != 0;
   return {up ? outputs + first : first, left < 16 ? left : 16};
+}
+static inline PanelColumns panel_columns(const PanelProduct& product, int64_t panel) {
+  return panel_columns(product.n, product.glu_layout, panel);
 }
 
 // All kernels of this build, best first, and the one for a product (null: there is none).

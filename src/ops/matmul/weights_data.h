@@ -1,6 +1,9 @@
 // Random packed weights for the tests and benches of ops that multiply.
 #pragma once
 
+#include <cstring>
+#include <memory>
+#include <new>
 #include <vector>
 
 #include "ops/matmul/pack.h"
@@ -47,24 +50,38 @@ inline IntPacking random_packing(Random& random) {
   how.rounding = random.chance(0.5) ? IntRounding::kSearch : IntRounding::kNearest;
   return how;
 }
+
+// The same panels in memory from operator new, which CUDA rows can read (test_data.h).
+inline PackedMatrix in_test_memory(PackedMatrix packed) {
+  constexpr std::align_val_t kAlign{64};
+  std::shared_ptr<std::byte> copy(static_cast<std::byte*>(::operator new(packed.bytes, kAlign)),
+                                  [kAlign](std::byte* p) { ::operator delete(p, kAlign); });
+  std::memcpy(copy.get(), packed.data, packed.bytes);
+  packed.data = copy.get();
+  packed.owner = std::move(copy);
+  return packed;
+}
+
 // kPanel16 [N, K].
 inline PackedMatrix random_panels(Device& device, WeightFormat format, int64_t n, int64_t k,
                                   Random& random, bool rough = false, const IntPacking& how = {}) {
   if (format == WeightFormat::kMXFP4)
-    return pack_mxfp4(device, StoredMxfp4Values(n, k, random, rough).view()).value();
+    return in_test_memory(
+        pack_mxfp4(device, StoredMxfp4Values(n, k, random, rough).view()).value());
   const StoredValues values(n, k, random, rough);
-  return pack_matrix(device, values.view(), format, how).value();
+  return in_test_memory(pack_matrix(device, values.view(), format, how).value());
 }
 // kGluPanel16 [2 I, D].
 inline PackedMatrix random_glu_panels(Device& device, WeightFormat format, int64_t width, int64_t d,
                                       Random& random, bool rough = false,
                                       const IntPacking& how = {}) {
   if (format == WeightFormat::kMXFP4)
-    return pack_mxfp4_glu_interleaved(device, StoredMxfp4Values(2 * width, d, random, rough).view())
-        .value();
-  return pack_glu(device, StoredValues(width, d, random, rough).view(),
-                  StoredValues(width, d, random, rough).view(), format, how)
-      .value();
+    return in_test_memory(
+        pack_mxfp4_glu_interleaved(device, StoredMxfp4Values(2 * width, d, random, rough).view())
+            .value());
+  return in_test_memory(pack_glu(device, StoredValues(width, d, random, rough).view(),
+                                 StoredValues(width, d, random, rough).view(), format, how)
+                            .value());
 }
 
 inline WeightFormat format_named(std::string_view name) {

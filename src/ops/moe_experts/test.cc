@@ -152,7 +152,10 @@ void chain(const ExecContext& context, const MoeExpertsArgs& a) {
 
 class MoeExpertsRow : public ::testing::TestWithParam<Row> {
  protected:
-  void SetUp() override { SLUICE_SKIP_UNLESS_RUNNABLE(GetParam()); }
+  void SetUp() override {
+    SLUICE_SKIP_UNLESS_RUNNABLE(GetParam());
+    if (is_cuda(GetParam().isa)) GTEST_SKIP() << "moe_sort has no CUDA row yet";
+  }
   WeightFormat format() const { return test::format_named(GetParam().weight); }
   Arith arith() const { return test::arith_named(GetParam().arith); }
 };

@@ -1,0 +1,25 @@
+#include "device/cuda/launch.cuh"
+#include "ops/matmul/cuda_body.h"
+#include "ops/matmul/kernels.h"
+
+namespace sluice {
+namespace {
+
+template <WeightFormat format, Arith arith>
+void multiply(const GroupedProduct& product) {
+  cuda::with_body<format, arith>(product, [&](const auto& body, size_t shared_bytes) {
+    launch(product.stream, "matmul", body.blocks(product), body, shared_bytes);
+  });
+}
+
+}  // namespace
+
+using enum WeightFormat;
+using enum Arith;
+const PanelKernel matmul_f32_f32_cuda = {.launch = multiply<kF32, kF32Fma>};
+const PanelKernel matmul_f32_bf16_cuda = {.launch = multiply<kBF16, kF32Fma>};
+const PanelKernel matmul_f32_mxfp4_cuda = {.launch = multiply<kMXFP4, kF32Fma>};
+const PanelKernel matmul_bf16_bf16_cuda = {.launch = multiply<kBF16, kBf16Tile>};
+const PanelKernel matmul_bf16_mxfp4_cuda = {.launch = multiply<kMXFP4, kBf16Tile>};
+
+}  // namespace sluice

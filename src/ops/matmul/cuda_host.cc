@@ -1,0 +1,24 @@
+#include "ops/matmul/cuda_body.h"
+#include "ops/matmul/kernels.h"
+
+namespace sluice {
+namespace {
+
+template <WeightFormat format, Arith arith>
+void multiply(const GroupedProduct& product) {
+  cuda::with_body<format, arith>(product, [&](const auto& body, size_t shared_bytes) {
+    run_on_host(body.blocks(product), body, shared_bytes);
+  });
+}
+
+}  // namespace
+
+using enum WeightFormat;
+using enum Arith;
+const PanelKernel matmul_f32_f32_cuda_host = {.launch = multiply<kF32, kF32Fma>};
+const PanelKernel matmul_f32_bf16_cuda_host = {.launch = multiply<kBF16, kF32Fma>};
+const PanelKernel matmul_f32_mxfp4_cuda_host = {.launch = multiply<kMXFP4, kF32Fma>};
+const PanelKernel matmul_bf16_bf16_cuda_host = {.launch = multiply<kBF16, kBf16Tile>};
+const PanelKernel matmul_bf16_mxfp4_cuda_host = {.launch = multiply<kMXFP4, kBf16Tile>};
+
+}  // namespace sluice
