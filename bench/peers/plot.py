@@ -51,7 +51,7 @@ def main(argv):
     for frame, rows in zip(frames.flat, groups.values()):
         draw(frame, sorted(rows, key=lambda r: r["M"]))
     machine = result["machine"]
-    figure.suptitle(f"{machine['cpu']}, {result['rows'][0]['threads']} threads, {result['date']}", fontsize=9)
+    figure.suptitle(f"{machine['cpu']}, {result['rows'][0]['threads']} threads, {max(r['date'] for r in result['rows'])}", fontsize=9)
     figure.tight_layout()
     out = pathlib.Path(argv[2]) if len(argv) > 2 else pathlib.Path(argv[1]).with_suffix(".svg")
     figure.savefig(out, metadata={"Date": None, "Creator": None})

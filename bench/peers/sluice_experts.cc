@@ -164,20 +164,25 @@ class Ours final : public Side {
     }
   }
 
-  // Every worker streams its part of one copy of the weights, the next copy each time: what the
-  // calls read, from where they read it.
+  // Every worker streams its part of a copy of the weights, copy after copy until it has read
+  // enough to be measured: what the calls read, from where they read it.
   double read_gbs() {
-    const Buffer& block = blocks_[static_cast<size_t>(probes_++ % copies())];
-    constexpr int64_t kPiece = int64_t{1} << 18;  // floats
-    const int64_t pieces = static_cast<int64_t>(block.bytes()) / 4 / kPiece, n = pool_->size();
-    std::atomic<float> sink{0};
+    constexpr int64_t kPiece = int64_t{1} << 18, kEnough = int64_t{600} << 20;  // floats, bytes
+    const int64_t n = pool_->size();
     const auto sum = sum_kernel(isa_);
+    std::atomic<float> sink{0};
+    int64_t bytes = 0;
     const double start = microseconds();
-    pool_->parallel_for(n, 1, [&](int64_t w, int) {
-      for (int64_t p = pieces * w / n; p < pieces * (w + 1) / n; ++p)
-        sink.store(sum(block.as<float>() + p * kPiece, kPiece));
-    });
-    return static_cast<double>(pieces * kPiece * 4) / (microseconds() - start) / 1e3;
+    while (bytes < kEnough) {
+      const Buffer& block = blocks_[static_cast<size_t>(probes_++ % copies())];
+      const int64_t pieces = static_cast<int64_t>(block.bytes()) / 4 / kPiece;
+      pool_->parallel_for(n, 1, [&](int64_t w, int) {
+        for (int64_t p = pieces * w / n; p < pieces * (w + 1) / n; ++p)
+          sink.store(sum(block.as<float>() + p * kPiece, kPiece));
+      });
+      bytes += std::max<int64_t>(pieces * kPiece * 4, 1);
+    }
+    return static_cast<double>(bytes) / (microseconds() - start) / 1e3;
   }
 
   Options o_;
