@@ -156,7 +156,7 @@ struct AttentionBody {
     });
   }
 
-  // Products to scores and exponentials; a warp per head, whose lane j has the keys j, j + 32 ... of the split.
+  // Products to scores and exponentials; a warp per head, whose lane j has the keys j, j + 32 ...
   template <class Block>
   SLUICE_HD void weigh(Work<Block>& w, int begin, int end) const {
     typename Block::template PerThread<float> most(w.block), sum(w.block);

@@ -12,7 +12,7 @@
 #include <cmath>
 #include <limits>
 
-#include "ops/topk/select.h"
+#include "ops/topk/kernels.h"
 #include "simd/scalar.h"
 
 namespace sluice {

@@ -11,7 +11,6 @@
 #include "ops/sample/kernels.h"
 #include "ops/sample/philox.h"
 #include "ops/topk/kernels.h"
-#include "ops/topk/select.h"
 
 namespace sluice {
 namespace {
@@ -78,7 +77,13 @@ void fill_logprobs(const SampleKernel& kernel, TopkKernel* scan, const float* lo
   row.top.resize(static_cast<size_t>(n));
   if (n == 0) return;
   int32_t ids[kMostLogprobs];
-  select_topk(scan, logits, v, n, ids, nullptr);
+  TopkRows best;
+  best.x = logits;
+  best.rows = 1;
+  best.n = v;
+  best.k = n;
+  best.ids = ids;
+  scan(best);
   for (int64_t i = 0; i < n; ++i)
     row.top[static_cast<size_t>(i)] = {ids[i], logprob_of(logits[ids[i]], max, log_sum)};
 }

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "ops/topk/kernels.h"
+#include "ops/topk/select.h"
 #include "simd/math.h"
 
 namespace sluice::simd {

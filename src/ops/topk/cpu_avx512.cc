@@ -3,8 +3,8 @@
 
 namespace sluice {
 
-int64_t topk_f32_avx512(const float* x, int64_t begin, int64_t end, TopkBuffer& buffer) {
-  return simd::topk_scan<simd::Avx512>(x, begin, end, buffer);
+void topk_f32_avx512(const TopkRows& rows) {
+  select_topk(&simd::topk_scan<simd::Avx512>, rows);
 }
 
 }  // namespace sluice

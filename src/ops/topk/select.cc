@@ -17,16 +17,13 @@ void compact(TopkBuffer& b, int64_t k, const float* x) {
   std::nth_element(b.keys, b.keys + k - 1, b.keys + b.count, std::greater<uint64_t>());
   b.count = k;
   b.floor = b.keys[k - 1];
-  const float value = x[static_cast<uint32_t>(~static_cast<uint32_t>(b.floor))];
+  const float value = x[topk_index(b.floor)];
   b.threshold = std::isnan(value) ? -INFINITY : value;
   // Against a subnormal or zero, "greater" would miss subnormals, which compare as zero.
   b.strict = !std::isnan(value) && std::fpclassify(value) != FP_SUBNORMAL && value != 0.0f;
 }
 
-}  // namespace
-
-void select_topk(TopkKernel* scan, const float* x, int64_t n, int64_t k, int32_t* ids,
-                 float* values) {
+void select_row(TopkScan* scan, const float* x, int64_t n, int64_t k, int32_t* ids, float* values) {
   uint64_t keys[4 * kTopkMost + kSlack];
   TopkBuffer b;
   b.keys = keys;
@@ -41,9 +38,17 @@ void select_topk(TopkKernel* scan, const float* x, int64_t n, int64_t k, int32_t
   // k of them: every one of n >= k values had room to enter.
   std::sort(b.keys, b.keys + b.count, std::greater<uint64_t>());
   for (int64_t r = 0; r < b.count; ++r) {
-    ids[r] = static_cast<int32_t>(~static_cast<uint32_t>(b.keys[r]));
+    ids[r] = topk_index(b.keys[r]);
     if (values != nullptr) values[r] = x[ids[r]];
   }
+}
+
+}  // namespace
+
+void select_topk(TopkScan* scan, const TopkRows& a) {
+  for (int64_t r = 0; r < a.rows; ++r)
+    select_row(scan, a.x + r * a.x_stride, a.n, a.k, a.ids + r * a.k,
+               a.values != nullptr ? a.values + r * a.k : nullptr);
 }
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-// The K largest of one row: for topk itself, and for ops that need them inside a row of their own.
+// The CPU's way to the K largest of a row: a scan appends candidates above a rising threshold.
 #pragma once
 
 #include <cstdint>
@@ -7,11 +7,20 @@
 
 namespace sluice {
 
-inline constexpr int64_t kTopkMost = 1024;
+// Candidates of one row. A key enters when it is greater than `floor`; `threshold` is floor's value
+// as a float, for comparing sixteen at a time.
+struct TopkBuffer {
+  uint64_t* keys = nullptr;
+  int64_t count = 0, capacity = 0;
+  uint64_t floor = 0;
+  float threshold = 0.0f;
+  bool strict = false;  // only values greater than the threshold can enter (else: not less)
+};
+// Appends the candidates of x[begin, end) in order; returns where it stopped: at end, or before it
+// when fewer than kTopkRoom keys are free.
+inline constexpr int64_t kTopkRoom = 64;
+using TopkScan = int64_t(const float* x, int64_t begin, int64_t end, TopkBuffer& buffer);
 
-// ids (and values, when not null) of the k largest of x[0, n), in order;
-// 1 <= k <= min(n, kTopkMost). Call it in the kernels' floating-point environment.
-void select_topk(TopkKernel* scan, const float* x, int64_t n, int64_t k, int32_t* ids,
-                 float* values);
+void select_topk(TopkScan* scan, const TopkRows& rows);
 
 }  // namespace sluice

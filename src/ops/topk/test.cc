@@ -65,7 +65,7 @@ TEST_P(TopkRow, EqualsASort) {
         std::vector<int32_t> ids(static_cast<size_t>(2 * k));
         std::vector<float> values(ids.size());
         const Context& c = k % 2 == 0 ? context : threaded;
-        const Status status = topk(c.exec, {x.view(), k, ids, values});
+        const Status status = c.finish(topk(c.exec, {x.view(), k, ids, values}));
         ASSERT_TRUE(status.ok()) << status.message();
         for (int64_t r = 0; r < 2; ++r) {
           const std::vector<int32_t> want = sorted_ids(&x.at(r, 0), n);

@@ -5,7 +5,6 @@
 #include "ops/kernel_table.h"
 #include "ops/parallel.h"
 #include "ops/topk/kernels.h"
-#include "ops/topk/select.h"
 
 namespace sluice {
 namespace {
@@ -38,11 +37,19 @@ Status topk(const ExecContext& context, const TopkArgs& args) {
     return invalid_argument("topk: ids, values: expected T*K = {}, got {} and {}", t * args.k,
                             args.ids.size(), args.values.size());
   const auto* kernel = select_kernel(topk_kernels(), context.isa, "f32", "none", "exact");
+  if (kernel == nullptr) return no_kernel("topk", context.isa);
   const int64_t grain = balanced_grain(context, t, ceil_div(kLeastElements, n));
   parallel_ranges(context, t, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      select_topk(kernel->run, args.x.row(r), n, args.k, args.ids.data() + r * args.k,
-                  args.values.data() + r * args.k);
+    TopkRows part;
+    part.x = args.x.row(begin);
+    part.x_stride = args.x.stride;
+    part.rows = end - begin;
+    part.n = n;
+    part.k = args.k;
+    part.ids = args.ids.data() + begin * args.k;
+    part.values = args.values.data() + begin * args.k;
+    part.stream = context.stream;
+    kernel->run(part);
   });
   return ok_status();
 }
