@@ -10,7 +10,7 @@ RELEASE = build/release
 PYTHON ?= python3
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build all demo test oracles bench format check asan tsan fuzz tidy portable clean
+.PHONY: help deps build all demo test oracles python bench format check asan tsan fuzz tidy portable clean
 
 help:
 	@sed -n 's/^## \([a-z ]*\): \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -40,6 +40,12 @@ test: deps
 ## oracles: the Python environment that the oracle tests use, outside the tree
 oracles: deps
 	@tools/make_oracles
+
+## python: the Python module, at build/release/python
+python: deps
+	@tools/install_debian.sh python
+	@cmake --preset release >/dev/null
+	@cmake --build $(RELEASE) --target sluice_python -j $(JOBS)
 
 ## bench: the micro-benchmarks of every op
 bench: deps

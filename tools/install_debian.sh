@@ -3,6 +3,7 @@
 #
 #   tools/install_debian.sh build    compile, test and bench
 #   tools/install_debian.sh lint     clang: formatting, clang-tidy, fuzzers
+#   tools/install_debian.sh python   headers that the Python module is built with
 #
 # Touches apt only for what is missing, so that a prepared machine needs neither root nor network.
 set -euo pipefail
@@ -12,10 +13,13 @@ build=(g++ cmake ninja-build pkg-config git ccache python3 python3-venv
   libgtest-dev libbenchmark-dev)
 lint=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev)
 
+python=(python3-dev)
+
 case "${1:-build}" in
   build) wanted=("${build[@]}") ;;
   lint) wanted=("${lint[@]}") ;;
-  *) echo "usage: tools/install_debian.sh [build|lint]" >&2; exit 2 ;;
+  python) wanted=("${python[@]}") ;;
+  *) echo "usage: tools/install_debian.sh [build|lint|python]" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

@@ -33,8 +33,8 @@ enum class ChatFormat {
 };
 // The format of a config.json's model_type ("qwen3_moe", "gemma4", "gemma4_text", "gpt_oss").
 Result<ChatFormat> chat_format_of(std::string_view model_type);
-// The same for a model whose tokenizer is known: without a token for <think>, Qwen3's format is plain
-// ChatML.
+// The same for a model whose tokenizer is known: without a token for <think>, Qwen3's format is
+// plain ChatML.
 Result<ChatFormat> chat_format_of(std::string_view model_type, const Tokenizer& tokenizer);
 
 struct ToolCall {

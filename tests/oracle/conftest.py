@@ -12,6 +12,8 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tools/goldens")]
 
 import sluice  # noqa: E402
 
+sys.path.append(str(sluice.PROGRAM.parent / "python"))  # the module sluice_ops
+
 
 @pytest.fixture(scope="session")
 def program():

@@ -1,0 +1,263 @@
+// Expert layers: weights packed once, then one call from routed ids to the layer's output.
+#include <pybind11/stl.h>
+
+#include "module.h"
+#include "ops/matmul/pack.h"
+#include "ops/moe_experts/moe_experts.h"
+#include "ops/rms_norm/rms_norm.h"
+
+namespace sluice::python {
+namespace {
+
+class PackedExperts {
+ public:
+  std::vector<PackedMatrix> gate_up, down;
+  std::vector<std::vector<float>> gate_up_bias, down_bias;
+  int64_t d = 0, width = 0;
+  WeightFormat format = WeightFormat::kBF16;
+
+  size_t bytes() const {
+    size_t total = 0;
+    for (const auto* side : {&gate_up, &down})
+      for (const PackedMatrix& m : *side) total += m.bytes;
+    return total;
+  }
+};
+
+WeightFormat format_named(const std::string& name) {
+  for (const WeightFormat f :
+       {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt8, WeightFormat::kInt4})
+    if (weight_format_name(f) == name) return f;
+  throw py::value_error("format: expected f32, bf16, int8 or int4, got " + name);
+}
+
+DType stored_dtype(const py::array& a, const char* name) {
+  if (py::isinstance<py::array_t<float>>(a)) return DType::kF32;
+  if (is_bf16(a)) return DType::kBF16;
+  if (a.itemsize() == 2 && a.dtype().kind() == 'f') return DType::kF16;
+  throw py::type_error(fmt::format(
+      "{}: expected float32, float16, bfloat16 or its bits as uint16, got {}", name, dtype_of(a)));
+}
+
+// Expert e of [E, rows, cols], every `step`th row from `first` on.
+StoredMatrix part(const py::array& w, const char* name, int64_t e, int64_t first, int64_t step,
+                  int64_t rows) {
+  StoredMatrix m;
+  m.dtype = stored_dtype(w, name);
+  m.data = static_cast<const std::byte*>(w.data()) + e * w.strides(0) + first * w.strides(1);
+  m.n = rows;
+  m.k = w.shape(2);
+  m.stride_n = step * w.strides(1) / w.itemsize();
+  m.stride_k = w.strides(2) / w.itemsize();
+  return m;
+}
+
+struct GateUp {
+  int64_t gate, up, step;  // first rows and distance
+};
+GateUp gate_up_rows(const std::string& layout, int64_t width) {
+  if (layout == "gate_first") return {0, width, 1};
+  if (layout == "up_first") return {width, 0, 1};
+  if (layout == "interleaved") return {0, 1, 2};
+  throw py::value_error("layout: expected gate_first, up_first or interleaved, got " + layout);
+}
+
+std::vector<std::vector<float>> rows_of(const py::object& o, const char* name, int64_t experts,
+                                        int64_t cols) {
+  std::vector<std::vector<float>> rows;
+  if (o.is_none()) return rows;
+  const auto a = o.cast<py::array>();
+  if (a.ndim() != 2 || a.shape(0) != experts || a.shape(1) != cols)
+    throw py::value_error(fmt::format("{}: expected [{}, {}]", name, experts, cols));
+  const std::span<const float> all = values<float>(a, name);
+  for (int64_t e = 0; e < experts; ++e)
+    rows.emplace_back(all.begin() + e * cols, all.begin() + (e + 1) * cols);
+  return rows;
+}
+
+std::shared_ptr<PackedExperts> pack_experts(Machine& machine, const py::array& w1,
+                                            const py::array& w2, const std::string& format,
+                                            const std::string& layout, const py::object& w1_bias,
+                                            const py::object& w2_bias) {
+  if (w1.ndim() != 3 || w2.ndim() != 3 || w1.shape(0) != w2.shape(0) || w1.shape(1) % 2 != 0 ||
+      w1.shape(1) != 2 * w2.shape(2) || w1.shape(2) != w2.shape(1))
+    throw py::value_error("w1, w2: expected [E, 2I, D] and [E, D, I]");
+  auto packed = std::make_shared<PackedExperts>();
+  packed->format = format_named(format);
+  packed->d = w1.shape(2);
+  packed->width = w2.shape(2);
+  const GateUp rows = gate_up_rows(layout, packed->width);
+  packed->gate_up_bias = rows_of(w1_bias, "w1_bias", w1.shape(0), w1.shape(1));
+  packed->down_bias = rows_of(w2_bias, "w2_bias", w1.shape(0), w2.shape(1));
+  for (std::vector<float>& b : packed->gate_up_bias) {  // ours: gate first
+    const std::vector<float> stored = b;
+    for (int64_t i = 0; i < packed->width; ++i) {
+      b[static_cast<size_t>(i)] = stored[static_cast<size_t>(rows.gate + i * rows.step)];
+      b[static_cast<size_t>(packed->width + i)] =
+          stored[static_cast<size_t>(rows.up + i * rows.step)];
+    }
+  }
+  machine.run(0, [&](Runtime& r, Workspace) -> Status {
+    const IntPacking how{.pool = &r.pool()};
+    for (int64_t e = 0; e < w1.shape(0); ++e) {
+      SLUICE_ASSIGN_OR_RETURN(
+          PackedMatrix up,
+          pack_glu(r.device(), part(w1, "w1", e, rows.gate, rows.step, packed->width),
+                   part(w1, "w1", e, rows.up, rows.step, packed->width), packed->format, how));
+      SLUICE_ASSIGN_OR_RETURN(
+          PackedMatrix down,
+          pack_matrix(r.device(), part(w2, "w2", e, 0, 1, packed->d), packed->format, how));
+      packed->gate_up.push_back(std::move(up));
+      packed->down.push_back(std::move(down));
+    }
+    return ok_status();
+  });
+  return packed;
+}
+
+Activation activation_named(const std::string& name) {
+  if (name == "silu") return {ActivationKind::kSilu};
+  if (name == "gelu_tanh") return {ActivationKind::kGeluTanh};
+  if (name == "gelu_erf") return {ActivationKind::kGeluErf};
+  if (name == "swiglu_oai" || name == "swigluoai") return {ActivationKind::kSwigluOai};
+  throw py::value_error("activation: expected silu, gelu_tanh, gelu_erf or swiglu_oai, got " +
+                        name);
+}
+
+Arith arith_for(const PackedExperts& w, const std::string& compute) {
+  if (w.format == WeightFormat::kInt4 || w.format == WeightFormat::kInt8) return Arith::kInt;
+  if (compute == "f32") return Arith::kF32Fma;
+  if (compute == "bf16") return Arith::kBf16Tile;
+  throw py::value_error("compute: expected f32 or bf16, got " + compute);
+}
+
+// The arrays of pointers that the op takes.
+struct Pointers {
+  explicit Pointers(const PackedExperts& w) {
+    for (const PackedMatrix& m : w.gate_up) gate_up.push_back(&m);
+    for (const PackedMatrix& m : w.down) down.push_back(&m);
+    for (const auto& b : w.gate_up_bias) gate_up_bias.push_back(b.data());
+    for (const auto& b : w.down_bias) down_bias.push_back(b.data());
+  }
+  std::vector<const PackedMatrix*> gate_up, down;
+  std::vector<const float*> gate_up_bias, down_bias;
+};
+
+py::array_t<float> fused_experts(Machine& machine, const py::array& x, const PackedExperts& w,
+                                 const py::array& weights, const py::array& ids,
+                                 const std::string& activation, const std::string& compute,
+                                 const py::object& expert_map) {
+  require_rows(ids, "topk_ids", 2);
+  const Pointers pointers(w);
+  MoeExpertsArgs args;
+  args.arith = arith_for(w, compute);
+  args.x = matrix(x, "hidden_states");
+  args.ids = values<int32_t>(ids, "topk_ids");
+  args.weights = values<float>(weights, "topk_weights");
+  args.k = ids.shape(1);
+  if (!expert_map.is_none())
+    args.expert_map = values<int32_t>(expert_map.cast<py::array>(), "expert_map");
+  args.experts = {.gate_up = pointers.gate_up,
+                  .down = pointers.down,
+                  .gate_up_bias = pointers.gate_up_bias,
+                  .down_bias = pointers.down_bias,
+                  .width = w.width,
+                  .activation = activation_named(activation)};
+  if (args.x.cols != w.d)
+    throw py::value_error(fmt::format("hidden_states: D: expected {}, got {}", w.d, args.x.cols));
+  py::array_t<float> out({static_cast<py::ssize_t>(args.x.rows), static_cast<py::ssize_t>(w.d)});
+  args.out = {out.mutable_data(), args.x.rows, w.d};
+  const size_t bytes = moe_experts_workspace_bytes(
+      {args.x.rows, args.k, static_cast<int64_t>(w.down.size()), w.d, w.width});
+  machine.run(bytes, [&](Runtime& r, Workspace scratch) {
+    return moe_experts(r.context(), args, scratch);
+  });
+  return out;
+}
+
+// sum over k ascending of y[t, k] (times weights[t, k])
+py::array_t<float> moe_sum(Machine& machine, const py::array& y, const py::object& weights) {
+  if (y.ndim() != 3) throw py::value_error("input: expected [T, K, D]");
+  const int64_t t = y.shape(0), k = y.shape(1), d = y.shape(2);
+  std::vector<float> ones;
+  MoeCombineArgs args;
+  args.y = {contiguous<float>(y, "input"), t * k, d};
+  args.k = k;
+  if (weights.is_none()) {
+    ones.assign(static_cast<size_t>(t * k), 1.0f);
+    args.weights = ones;
+  } else {
+    args.weights = values<float>(weights.cast<py::array>(), "topk_weights");
+  }
+  std::vector<int32_t> rows(static_cast<size_t>(t * k));
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int32_t>(i);
+  args.inverse = rows;
+  py::array_t<float> out({static_cast<py::ssize_t>(t), static_cast<py::ssize_t>(d)});
+  args.out = {out.mutable_data(), t, d};
+  machine.run(0, [&](Runtime& r, Workspace) { return moe_combine(r.context(), args); });
+  return out;
+}
+
+py::array_t<float> norm(Machine& machine, const py::array& x, const py::object& weight, float eps) {
+  RmsNormArgs args;
+  args.x = matrix(x, "x");
+  args.eps = eps;
+  if (!weight.is_none()) {
+    const auto w = weight.cast<py::array>();
+    if (w.size() != args.x.cols) throw py::value_error("weight: expected [D]");
+    args.weight = contiguous<float>(w, "weight");
+  }
+  py::array_t<float> out(
+      {static_cast<py::ssize_t>(args.x.rows), static_cast<py::ssize_t>(args.x.cols)});
+  args.out = {out.mutable_data(), args.x.rows, args.x.cols};
+  machine.run(0, [&](Runtime& r, Workspace) { return rms_norm(r.context(), args); });
+  return out;
+}
+
+}  // namespace
+
+void add_experts(py::module_& m, Machine& machine) {
+  py::class_<PackedExperts, std::shared_ptr<PackedExperts>>(
+      m, "PackedExperts", "The weights of an expert layer in the form that the kernels stream.")
+      .def_property_readonly("num_experts", [](const PackedExperts& w) { return w.down.size(); })
+      .def_property_readonly("nbytes", &PackedExperts::bytes)
+      .def_property_readonly("format", [](const PackedExperts& w) {
+        return std::string(weight_format_name(w.format));
+      });
+  m.def(
+      "pack_experts",
+      [&](const py::array& w1, const py::array& w2, const std::string& format,
+          const std::string& layout, const py::object& b1,
+          const py::object& b2) { return pack_experts(machine, w1, w2, format, layout, b1, b2); },
+      py::arg("w1"), py::arg("w2"), py::kw_only(), py::arg("format") = "bf16",
+      py::arg("layout") = "gate_first", py::arg("w1_bias") = py::none(),
+      py::arg("w2_bias") = py::none(),
+      "w1 [E, 2I, D], w2 [E, D, I], float32, float16 or bfloat16, any strides, to\n"
+      "format f32, bf16, int8 or int4; layout of w1's rows: gate_first, up_first, interleaved.");
+  m.def(
+      "fused_experts",
+      [&](const py::array& x, const PackedExperts& w, const py::array& weights,
+          const py::array& ids, const std::string& activation, const std::string& compute,
+          const py::object& map) {
+        return fused_experts(machine, x, w, weights, ids, activation, compute, map);
+      },
+      py::arg("hidden_states"), py::arg("experts"), py::arg("topk_weights"), py::arg("topk_ids"),
+      py::kw_only(), py::arg("activation") = "silu", py::arg("compute") = "bf16",
+      py::arg("expert_map") = py::none(),
+      "sum over k of weights[t, k] * down(act(gate(x), up(x))) -> [T, D] f32. A token's bits do\n"
+      "not depend on the other tokens, on threads or on the instruction set.");
+  m.def(
+      "moe_sum",
+      [&](const py::array& y, const py::object& weights) { return moe_sum(machine, y, weights); },
+      py::arg("input"), py::arg("topk_weights") = py::none(),
+      "[T, K, D] -> [T, D], k ascending, one f32 accumulator.");
+  m.def(
+      "rms_norm",
+      [&](const py::array& x, const py::object& weight, float eps) {
+        return norm(machine, x, weight, eps);
+      },
+      py::arg("x"), py::arg("weight") = py::none(), py::arg("eps") = 1e-6f,
+      "x / sqrt(mean(x^2) + eps) * weight over the last dimension of [T, D].");
+}
+
+}  // namespace sluice::python

@@ -1,0 +1,11 @@
+// The parts of the module sluice_ops.
+#pragma once
+
+#include "machine.h"
+
+namespace sluice::python {
+
+void add_routing(py::module_& m, Machine& machine);
+void add_experts(py::module_& m, Machine& machine);
+
+}  // namespace sluice::python
