@@ -288,13 +288,15 @@ def add_best(row, others):
     return row
 
 
+def subject(row):
+    """What a row of one peer is about."""
+    return row["shape"], row["weights"], row["ours_isa"], row["M"]
+
+
 def merged(older, newer):
     """Rows of two runs; of rows about the same thing the newer one."""
-    def key(row):
-        return row["shape"], row["weights"], row["M"]
-
-    fresh = {key(row) for row in newer}
-    return [row for row in older if key(row) not in fresh] + newer
+    fresh = {subject(row) for row in newer}
+    return [row for row in older if subject(row) not in fresh] + newer
 
 
 def cpu_kind(name, features):

@@ -12,11 +12,6 @@ using namespace sluice;
 
 namespace {
 
-bool has(const char* feature) {
-  const auto features = cpu_features();
-  return std::find(features.begin(), features.end(), feature) != features.end();
-}
-
 double best_gops(const ExecContext& context, double operations, const std::function<void()>& body) {
   double best = 1e30;
   for (int i = 0; i < 15; ++i) {
@@ -42,9 +37,11 @@ std::vector<std::pair<std::string, double>> rates(const ExecContext& context) {
   double int8 = fma, bf16 = fma;
 #ifdef SLUICE_X86
   constexpr int64_t kRounds = 200000;
-  if (has("avx512_vnni"))
+  if (context.isa >= Isa::kAvx2)
+    int8 = best_gops(context, 8 * 64.0 * kRounds * 10, [] { pair_int8_rounds(kRounds * 10); });
+  if (context.isa >= Isa::kAvx512Vnni)
     int8 = best_gops(context, 12 * 128.0 * kRounds * 10, [] { dot_int8_rounds(kRounds * 10); });
-  if (has("amx_int8") && has("amx_bf16") && tile_permission()) {
+  if (context.isa >= Isa::kAmx) {
     int8 = std::max(int8,
                     best_gops(context, 4 * 32768.0 * kRounds, [] { tile_int8_rounds(kRounds); }));
     bf16 = std::max(bf16,

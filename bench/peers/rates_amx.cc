@@ -1,13 +1,10 @@
 // The tile units on registers: four accumulators, so that the latency of one hides behind three.
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <cstdint>
 
 namespace peers {
 
-bool tile_permission();
 void tile_int8_rounds(int64_t rounds);
 void tile_bf16_rounds(int64_t rounds);
 
@@ -33,11 +30,6 @@ void configure() {
 }
 
 }  // namespace
-
-bool tile_permission() {
-  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-}
 
 void tile_int8_rounds(int64_t rounds) {
   configure();

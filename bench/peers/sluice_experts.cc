@@ -25,7 +25,9 @@ class Ours final : public Side {
     arith_ = format.arith;
     pool_ = std::make_unique<ThreadPool>(options.threads);
     device_ = make_cpu_device();
-    isa_ = detect_isa();
+    const Result<Isa> isa = choose_isa();
+    if (!isa.ok()) return isa.status().message();
+    isa_ = *isa;
     return make_copies(format);
   }
 

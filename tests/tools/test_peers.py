@@ -161,7 +161,7 @@ class Best(Peers):
 class Merging(unittest.TestCase):
     def test_newer_rows_replace_older_ones_of_the_same_thing(self):
         def row(m, us):
-            return {"shape": "s", "weights": "int4", "M": m, "ours_us": us}
+            return {"shape": "s", "weights": "int4", "ours_isa": "x", "M": m, "ours_us": us}
 
         found = compare.merged([row(1, 5), row(2, 6)], [row(2, 7), row(3, 8)])
         self.assertEqual([(r["M"], r["ours_us"]) for r in found], [(1, 5), (2, 7), (3, 8)])
