@@ -136,7 +136,8 @@ MoeExpertsArgs Branches::experts(const MoeSpec& e, const MoeWeights& w, int laye
           .weights = {s_.expert_weights, pairs},
           .k = e.k,
           .experts = {w.gate_up_experts.matrices(), w.down_experts.matrices(),
-                      w.gate_up_experts.biases(), w.down_experts.biases(), e.width, e.activation},
+                      w.gate_up_experts.biases(), w.down_experts.biases(), e.width, e.activation,
+                      w.gate_up_experts.panels(), w.down_experts.panels()},
           .eps = m_.spec.eps,
           .counts = {s_.expert_counts + layer * s_.most_experts, static_cast<size_t>(e.experts)}};
 }

@@ -8,6 +8,8 @@
 
 namespace sluice {
 
+class Stream;  // device/device.h
+
 inline constexpr int64_t kMaxRowsPerToken = 64;
 
 // Tokens [begin, end); for kResidualAdd out is the residual.
@@ -23,6 +25,7 @@ struct MoeCombineTask {
   float* out = nullptr;
   int64_t out_stride = 0;
   int64_t begin = 0, end = 0;
+  Stream* stream = nullptr;  // CUDA only
 };
 using MoeCombineKernel = void(const MoeCombineTask& task);
 template <class Fn>

@@ -19,7 +19,7 @@ constexpr Kernel<MoeCombineKernel> kKernels[] = {
 // Below this many products per worker a second worker costs more than it saves.
 constexpr int64_t kLeastProducts = 32768;
 
-Status check(const MoeCombineArgs& a, const MatrixF32& out) {
+Status check(const ExecContext& context, const MoeCombineArgs& a, const MatrixF32& out) {
   const int64_t pairs = out.rows * a.k;
   if (a.k < 1 || a.k > kMaxRowsPerToken)
     return invalid_argument("moe_combine: K: expected in [1, {}], got {}", kMaxRowsPerToken, a.k);
@@ -30,7 +30,7 @@ Status check(const MoeCombineArgs& a, const MatrixF32& out) {
   if (a.y.cols != out.cols || a.y.stride < a.y.cols || out.stride < out.cols || out.cols < 1)
     return invalid_argument("moe_combine: y: D: expected {} as the output, got {}", out.cols,
                             a.y.cols);
-  for (const int32_t slot : a.inverse)
+  for (const int32_t slot : on_host(context) ? a.inverse : std::span<const int32_t>())
     if (slot >= a.y.rows)
       return invalid_argument("moe_combine: inverse: expected a slot below R = {}, got {}",
                               a.y.rows, slot);
@@ -51,10 +51,10 @@ std::span<const Kernel<MoeCombineKernel>> moe_combine_kernels() {
 
 Status moe_combine(const ExecContext& context, const MoeCombineArgs& args) {
   const MatrixF32& out = args.then == CombineThen::kResidualAdd ? args.residual : args.out;
-  SLUICE_RETURN_IF_ERROR(check(args, out));
+  SLUICE_RETURN_IF_ERROR(check(context, args, out));
   const Kernel<MoeCombineKernel>* kernel =
       select_kernel(moe_combine_kernels(), context.isa, "f32", "none", "f32_fma");
-  if (kernel == nullptr) return unimplemented("moe_combine: no kernel");
+  if (kernel == nullptr) return no_kernel("moe_combine", context.isa);
   MoeCombineTask task;
   task.y = args.y.data;
   task.y_stride = args.y.stride;
@@ -67,6 +67,7 @@ Status moe_combine(const ExecContext& context, const MoeCombineArgs& args) {
   task.eps = args.eps;
   task.out = out.data;
   task.out_stride = out.stride;
+  task.stream = context.stream;
   const int64_t least = ceil_div(kLeastProducts, args.k * out.cols);
   parallel_ranges(context, out.rows, balanced_grain(context, out.rows, least),
                   [&](int64_t begin, int64_t end) {

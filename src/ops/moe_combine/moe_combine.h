@@ -12,6 +12,7 @@
 // inverse | [T*K]    | i32   |
 // weights | [T, K]   | f32   |
 // out     | [T, D]   | f32   | row stride;  residual likewise
+// On CUDA devices every array is the device's and inverse is trusted.
 // Errors: shapes, a slot outside y.
 #pragma once
 

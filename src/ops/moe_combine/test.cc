@@ -62,11 +62,12 @@ TEST_P(MoeCombineRow, EqualsTheReferenceAndTheChain) {
     Matrix start(t, d, random.below(3), random.below(16));
     start.fill(random);
     Matrix plain(t, d);
-    ASSERT_TRUE(moe_combine(context.exec, in.args(CombineThen::kStore, plain)).ok());
+    ASSERT_TRUE(
+        context.finish(moe_combine(context.exec, in.args(CombineThen::kStore, plain))).ok());
     for (const CombineThen then :
          {CombineThen::kStore, CombineThen::kResidualAdd, CombineThen::kRmsNorm}) {
       Matrix got = start, want = start, chain = start;
-      const Status status = moe_combine(context.exec, in.args(then, got));
+      const Status status = context.finish(moe_combine(context.exec, in.args(then, got)));
       ASSERT_TRUE(status.ok()) << status.message();
       ASSERT_TRUE(moe_combine(truth.exec, in.args(then, want)).ok());
       EXPECT_TRUE(same_bits(got.view(), want.view())) << t << ", " << k << ", " << d;
@@ -78,7 +79,7 @@ TEST_P(MoeCombineRow, EqualsTheReferenceAndTheChain) {
       norm.eps = 1e-5f;
       norm.out = chain.view();
       if (then == CombineThen::kRmsNorm)
-        ASSERT_TRUE(rms_norm(context.exec, norm).ok());
+        ASSERT_TRUE(context.finish(rms_norm(context.exec, norm)).ok());
       else
         for (int64_t r = 0; r < t; ++r)
           for (int64_t c = 0; c < d; ++c) chain.at(r, c) = start.at(r, c) + plain.at(r, c);
@@ -93,14 +94,14 @@ TEST_P(MoeCombineRow, ATokenDoesNotDependOnItsBatch) {
   Operands in(37, 8, 1000, 0, 0, random);
   Context one(GetParam().isa, 1), two(GetParam().isa, 2);
   Matrix a(37, 1000), b(37, 1000), alone(1, 1000);
-  ASSERT_TRUE(moe_combine(one.exec, in.args(CombineThen::kStore, a)).ok());
-  ASSERT_TRUE(moe_combine(two.exec, in.args(CombineThen::kStore, b)).ok());
-  EXPECT_GT(two.pool->parallel_loops(), 0);
+  ASSERT_TRUE(one.finish(moe_combine(one.exec, in.args(CombineThen::kStore, a))).ok());
+  ASSERT_TRUE(two.finish(moe_combine(two.exec, in.args(CombineThen::kStore, b))).ok());
+  EXPECT_TRUE(is_cuda(GetParam().isa) || two.pool->parallel_loops() > 0);
   EXPECT_TRUE(same_bits(a.view(), b.view()));
   MoeCombineArgs args = in.args(CombineThen::kStore, alone);
   args.inverse = args.inverse.subspan(11 * 8, 8);
   args.weights = args.weights.subspan(11 * 8, 8);
-  ASSERT_TRUE(moe_combine(two.exec, args).ok());
+  ASSERT_TRUE(two.finish(moe_combine(two.exec, args)).ok());
   EXPECT_TRUE(same_bits(alone.view(), {a.view().row(11), 1, 1000, 1000}));
 }
 

@@ -79,6 +79,7 @@ Status sort(const ExecContext& context, const MoeExpertsArgs& args, const Scratc
   a.starts = s.starts;
   a.source = s.source;
   a.inverse = s.inverse;
+  a.totals = args.counts;
   return moe_sort(context, a);
 }
 
@@ -163,6 +164,43 @@ Status multiply_down(const ExecContext& context, const MoeExpertsArgs& args, con
   return ok_status();
 }
 
+// Both products on the CPU.
+Status multiply(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s,
+                MatrixF32 y) {
+  ExecContext products = context;
+  products.isa = common_isa(context, args);
+  const Result<GroupedPlan> up = multiply_up(products, args, s);
+  SLUICE_RETURN_IF_ERROR(up.status().annotate("moe_experts: gate_up"));
+  return multiply_down(products, args, s, *up, y).annotate("moe_experts: down");
+}
+
+// Both products on a device: a launch each. Hidden rows stay f32 and the second product rounds
+// them as it reads.
+Status launch(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s,
+              MatrixF32 y) {
+  const auto slots = static_cast<int64_t>(args.ids.size());
+  GroupedMatmulArgs a;
+  a.arith = args.arith;
+  a.x = args.x;
+  a.source = s.source;
+  a.starts = s.starts;
+  a.experts = args.experts.gate_up;
+  a.device_panels = args.experts.gate_up_panels;
+  a.bias = args.experts.gate_up_bias;
+  a.glu = true;
+  a.activation = args.experts.activation;
+  a.out = MatrixF32(s.hidden, slots, args.experts.width);
+  SLUICE_RETURN_IF_ERROR(launch_grouped(context, a, slots).annotate("moe_experts: gate_up"));
+  a.x = a.out;
+  a.source = {};
+  a.experts = args.experts.down;
+  a.device_panels = args.experts.down_panels;
+  a.bias = args.experts.down_bias;
+  a.glu = false;
+  a.out = y;
+  return launch_grouped(context, a, slots).annotate("moe_experts: down");
+}
+
 }  // namespace
 
 std::span<const Kernel<PanelEpilogue>> moe_experts_epilogues() {
@@ -180,12 +218,9 @@ Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Works
   SLUICE_RETURN_IF_ERROR(check(args));
   SLUICE_ASSIGN_OR_RETURN(const Scratch s, carve(args, workspace));
   SLUICE_RETURN_IF_ERROR(sort(context, args, s));
-  ExecContext products = context;
-  products.isa = common_isa(context, args);
-  const Result<GroupedPlan> up = multiply_up(products, args, s);
-  SLUICE_RETURN_IF_ERROR(up.status().annotate("moe_experts: gate_up"));
   const MatrixF32 y(s.prepared, static_cast<int64_t>(args.ids.size()), args.x.cols);
-  SLUICE_RETURN_IF_ERROR(multiply_down(products, args, s, *up, y).annotate("moe_experts: down"));
+  SLUICE_RETURN_IF_ERROR(is_cuda(context.isa) ? launch(context, args, s, y)
+                                              : multiply(context, args, s, y));
   MoeCombineArgs combine;
   combine.y = y;
   combine.inverse = s.inverse;
@@ -196,9 +231,7 @@ Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Works
   combine.eps = args.eps;
   combine.out = args.out;
   combine.residual = args.residual;
-  SLUICE_RETURN_IF_ERROR(moe_combine(context, combine));
-  for (size_t e = 0; e < args.counts.size(); ++e) args.counts[e] += s.starts[e + 1] - s.starts[e];
-  return ok_status();
+  return moe_combine(context, combine);
 }
 
 }  // namespace sluice

@@ -14,6 +14,8 @@
 // down     | [E] pointers  | as matmul's w     | kPanel16 [D, I]; bias optional, inside the weight
 // then     |               |                  | as moe_combine
 // counts   | [E]           | i64              | optional: pairs per expert are added
+// On CUDA devices the pieces are queued one after the other, and arrays are the device's, counts
+// included (ops/grouped_matmul/grouped_matmul.h says which are not).
 // Errors: as the pieces.
 #pragma once
 
@@ -32,6 +34,8 @@ struct ExpertWeights {
   std::span<const float*const> gate_up_bias, down_bias;  // empty: none
   int64_t width = 0;                                     // I
   Activation activation;
+  // CUDA: the panels of gate_up and down, as grouped_matmul's device_panels; E = 1 may omit them.
+  std::span<const std::byte*const> gate_up_panels, down_panels;
 };
 struct MoeExpertsArgs {
   Arith arith = Arith::kF32Fma;

@@ -43,6 +43,8 @@ struct Layer {
     for (size_t e = 0; e < gate_up.size(); ++e) {
       gate_up_ptrs.push_back(&gate_up[e]);
       down_ptrs.push_back(&down[e]);
+      gate_up_panels.push_back(gate_up[e].data);
+      down_panels.push_back(down[e].data);
       if (p.bias) gate_up_bias_ptrs.push_back(gate_up_bias[e].data());
       if (p.bias) down_bias_ptrs.push_back(down_bias[e].data());
     }
@@ -66,6 +68,8 @@ struct Layer {
     a.expert_map = map;
     a.experts.gate_up = gate_up_ptrs;
     a.experts.down = down_ptrs;
+    a.experts.gate_up_panels = gate_up_panels;
+    a.experts.down_panels = down_panels;
     a.experts.gate_up_bias = gate_up_bias_ptrs;
     a.experts.down_bias = down_bias_ptrs;
     a.experts.width = problem.width;
@@ -81,24 +85,25 @@ struct Layer {
   std::vector<PackedMatrix> gate_up, down;
   std::vector<std::vector<float>> gate_up_bias, down_bias;
   std::vector<const PackedMatrix*> gate_up_ptrs, down_ptrs;
+  std::vector<const std::byte*> gate_up_panels, down_panels;
   std::vector<const float*> gate_up_bias_ptrs, down_bias_ptrs;
   std::vector<int32_t> ids, map;
   std::vector<float> weights;
 };
 
-Status run(const ExecContext& context, const MoeExpertsArgs& a) {
+Status run(const Context& context, const MoeExpertsArgs& a) {
   Scratch scratch(moe_experts_workspace_bytes(
       {a.x.rows, a.k, static_cast<int64_t>(a.experts.gate_up.size()), a.x.cols, a.experts.width}));
-  return moe_experts(context, a, scratch.workspace());
+  return context.finish(moe_experts(context.exec, a, scratch.workspace()));
 }
 
-Status grouped(const ExecContext& context, const GroupedMatmulArgs& a) {
+Status grouped(const Context& context, const GroupedMatmulArgs& a) {
   Scratch scratch(grouped_matmul_workspace_bytes(a.starts.back(), a.x.cols));
-  return grouped_matmul(context, a, scratch.workspace());
+  return context.finish(grouped_matmul(context.exec, a, scratch.workspace()));
 }
 
 // The pieces one by one: sort, gate_up plain, glu, down, combine.
-void chain(const ExecContext& context, const MoeExpertsArgs& a) {
+void chain(const Context& context, const MoeExpertsArgs& a) {
   const auto slots = static_cast<int64_t>(a.ids.size());
   std::vector<int32_t> starts(a.experts.gate_up.size() + 1), source(a.ids.size()),
       inverse(a.ids.size());
@@ -110,7 +115,7 @@ void chain(const ExecContext& context, const MoeExpertsArgs& a) {
   sort.starts = starts;
   sort.source = source;
   sort.inverse = inverse;
-  ASSERT_TRUE(moe_sort(context, sort).ok());
+  ASSERT_TRUE(context.finish(moe_sort(context.exec, sort)).ok());
   const int64_t width = a.experts.width;
   Matrix both(slots, 2 * width), hidden(slots, width), rows(slots, a.x.cols);
   GroupedMatmulArgs up;
@@ -119,13 +124,17 @@ void chain(const ExecContext& context, const MoeExpertsArgs& a) {
   up.source = source;
   up.starts = starts;
   up.experts = a.experts.gate_up;
+  up.device_panels = a.experts.gate_up_panels;
   up.bias = a.experts.gate_up_bias;
   up.out = both.view();
   ASSERT_TRUE(grouped(context, up).ok());
   const int64_t live = starts.back();
   const MatrixF32 v = both.view();
-  ASSERT_TRUE(glu(context, {v.data, live, width, v.stride}, {v.data + width, live, width, v.stride},
-                  a.experts.activation, {hidden.view().data, live, width})
+  const ConstMatrixF32 gate(v.data, live, width, v.stride);
+  const ConstMatrixF32 linear(v.data + width, live, width, v.stride);
+  ASSERT_TRUE(context
+                  .finish(glu(context.exec, gate, linear, a.experts.activation,
+                              {hidden.view().data, live, width}))
                   .ok());
   for (size_t i = 0; i < source.size(); ++i) source[i] = static_cast<int32_t>(i);
   GroupedMatmulArgs down;
@@ -134,6 +143,7 @@ void chain(const ExecContext& context, const MoeExpertsArgs& a) {
   down.source = source;
   down.starts = starts;
   down.experts = a.experts.down;
+  down.device_panels = a.experts.down_panels;
   down.bias = a.experts.down_bias;
   down.out = rows.view();
   ASSERT_TRUE(grouped(context, down).ok());
@@ -147,15 +157,12 @@ void chain(const ExecContext& context, const MoeExpertsArgs& a) {
   combine.eps = a.eps;
   combine.out = a.out;
   combine.residual = a.residual;
-  ASSERT_TRUE(moe_combine(context, combine).ok());
+  ASSERT_TRUE(context.finish(moe_combine(context.exec, combine)).ok());
 }
 
 class MoeExpertsRow : public ::testing::TestWithParam<Row> {
  protected:
-  void SetUp() override {
-    SLUICE_SKIP_UNLESS_RUNNABLE(GetParam());
-    if (is_cuda(GetParam().isa)) GTEST_SKIP() << "moe_sort has no CUDA row yet";
-  }
+  void SetUp() override { SLUICE_SKIP_UNLESS_RUNNABLE(GetParam()); }
   WeightFormat format() const { return test::format_named(GetParam().weight); }
   Arith arith() const { return test::arith_named(GetParam().arith); }
 };
@@ -182,10 +189,10 @@ TEST_P(MoeExpertsRow, EqualsItsChainOnEveryThreadCountAndTheReference) {
     Matrix start(p.t, p.d, 2, 7);
     start.fill(random);
     Matrix got = start, pieces = start, want = start;
-    const Status status = run(context.exec, layer.args(arith(), got));
+    const Status status = run(context, layer.args(arith(), got));
     ASSERT_TRUE(status.ok()) << status.message();
-    chain(context.exec, layer.args(arith(), pieces));
-    ASSERT_TRUE(run(truth.exec, layer.args(arith(), want)).ok());
+    chain(context, layer.args(arith(), pieces));
+    ASSERT_TRUE(run(truth, layer.args(arith(), want)).ok());
     ASSERT_TRUE(same_bits(got.view(), pieces.view())) << "fused and chain";
     ASSERT_TRUE(same_bits(got.view(), want.view())) << "row and reference";
     ASSERT_TRUE(got.guards_hold());
@@ -199,13 +206,13 @@ TEST_P(MoeExpertsRow, ATokenDoesNotDependOnItsBatch) {
   p.t = 30, p.k = 4, p.d = 96, p.width = 64;
   Layer layer(*context.device, format(), p, random);
   Matrix all(p.t, p.d), alone(1, p.d);
-  ASSERT_TRUE(run(context.exec, layer.args(arith(), all)).ok());
+  ASSERT_TRUE(run(context, layer.args(arith(), all)).ok());
   for (const int64_t t : {0, 13, 29}) {
     MoeExpertsArgs args = layer.args(arith(), alone);
     args.x = {layer.x.view().row(t), 1, p.d};
     args.ids = args.ids.subspan(static_cast<size_t>(t * p.k), static_cast<size_t>(p.k));
     args.weights = args.weights.subspan(static_cast<size_t>(t * p.k), static_cast<size_t>(p.k));
-    ASSERT_TRUE(run(context.exec, args).ok());
+    ASSERT_TRUE(run(context, args).ok());
     EXPECT_TRUE(same_bits(alone.view(), {all.view().row(t), 1, p.d, p.d}));
   }
 }
@@ -224,14 +231,17 @@ TEST(MoeExperts, TheTwoProductsMayHaveDifferentFormats) {
   for (size_t e = 0; e < layer.down.size(); ++e) layer.down_ptrs[e] = &layer.down[e];
   for (const Arith arith : {Arith::kF32Fma, Arith::kBf16Tile}) {
     Matrix got(p.t, p.d), want(p.t, p.d);
-    ASSERT_TRUE(run(context.exec, layer.args(arith, got)).ok());
-    ASSERT_TRUE(run(truth.exec, layer.args(arith, want)).ok());
+    ASSERT_TRUE(run(context, layer.args(arith, got)).ok());
+    ASSERT_TRUE(run(truth, layer.args(arith, want)).ok());
     EXPECT_TRUE(same_bits(got.view(), want.view()));
   }
 }
 
-TEST(MoeExperts, AddsThePairsOfEachExpert) {
-  Context context(detect_isa());
+class MoeExpertsOn : public ::testing::TestWithParam<Isa> {};
+INSTANTIATE_TEST_SUITE_P(Paths, MoeExpertsOn, ::testing::Values(detect_isa(), Isa::kCudaHost));
+
+TEST_P(MoeExpertsOn, AddsThePairsOfEachExpert) {
+  Context context(GetParam());
   Random random(73);
   Problem p;
   p.t = 3;
@@ -241,12 +251,12 @@ TEST(MoeExperts, AddsThePairsOfEachExpert) {
   std::vector<int64_t> counts = {10, 0, 0, 0, 0, 0};
   MoeExpertsArgs args = layer.args(Arith::kF32Fma, out);
   args.counts = counts;
-  ASSERT_TRUE(run(context.exec, args).ok());
+  ASSERT_TRUE(run(context, args).ok());
   EXPECT_EQ(counts, (std::vector<int64_t>{11, 1, 0, 0, 0, 3}));
 }
 
-TEST(MoeExperts, ATokenWithoutExpertsGivesZeros) {
-  Context context(detect_isa());
+TEST_P(MoeExpertsOn, ATokenWithoutExpertsGivesZeros) {
+  Context context(GetParam());
   Random random(74);
   Problem p;
   p.t = 2;
@@ -254,7 +264,7 @@ TEST(MoeExperts, ATokenWithoutExpertsGivesZeros) {
   std::fill(layer.ids.begin(), layer.ids.end(), -1);
   Matrix out(p.t, p.d), zeros(p.t, p.d);
   out.fill(random);
-  ASSERT_TRUE(run(context.exec, layer.args(Arith::kF32Fma, out)).ok());
+  ASSERT_TRUE(run(context, layer.args(Arith::kF32Fma, out)).ok());
   EXPECT_TRUE(same_bits(out.view(), zeros.view()));
 }
 
@@ -265,9 +275,9 @@ TEST(MoeExperts, RefusesWrongShapes) {
   Layer layer(*context.device, WeightFormat::kF32, p, random);
   Matrix out(p.t, p.d), narrow(p.t, p.d - 1);
   const MoeExpertsArgs good = layer.args(Arith::kF32Fma, out);
-  ASSERT_TRUE(run(context.exec, good).ok());
+  ASSERT_TRUE(run(context, good).ok());
   const auto refused = [&](const MoeExpertsArgs& args, std::string_view word) {
-    const Status s = run(context.exec, args);
+    const Status s = run(context, args);
     EXPECT_NE(s.message().find(word), std::string::npos) << s.message();
     return !s.ok();
   };

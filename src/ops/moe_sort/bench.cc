@@ -52,8 +52,10 @@ void declare(const Kernel<MoeSortKernel>& row, int64_t t, int64_t block) {
 
 int main(int argc, char** argv) {
   using namespace sluice;
-  for (const auto& row : moe_sort_kernels())
+  for (const auto& row : moe_sort_kernels()) {
+    if (!bench::runnable(row.isa)) continue;
     for (const int64_t t : {1, 512})
       for (const int64_t block : {0, 16}) declare(row, t, block);
+  }
   return bench::main(argc, argv);
 }

@@ -6,6 +6,7 @@
 
 namespace sluice {
 
+class Stream;  // device/device.h
 struct SortStats;
 enum class PairForm;
 
@@ -22,6 +23,7 @@ struct MoeSortTask {
   int32_t* inverse = nullptr;
   int32_t* local_ids = nullptr;
   int32_t* counts = nullptr;
+  int64_t* totals = nullptr;
   int32_t* expert_ids = nullptr;
   int64_t block_size = 0;  // 0: no blocks
   PairForm form{};
@@ -34,8 +36,10 @@ struct MoeSortTask {
   int32_t* live_count = nullptr;
   SortStats* stats = nullptr;
   bool fill_tails = false;
+  Stream* stream = nullptr;  // CUDA only
 };
-// False when the blocks do not fit (only after a broken distinct_ids): nothing was placed.
+// False when the blocks do not fit (only after a broken distinct_ids): nothing was placed. A CUDA
+// kernel cannot say so: it leaves the block view alone.
 using MoeSortKernel = bool(const MoeSortTask& task);
 template <class Fn>
 struct Kernel;  // ops/kernel_table.h

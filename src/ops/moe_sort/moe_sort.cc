@@ -32,16 +32,17 @@ Status check_ids(const MoeSortArgs& a) {
   return ok_status();
 }
 
-Status check_experts(const MoeSortArgs& a) {
+Status check_experts(const ExecContext& context, const MoeSortArgs& a) {
   if (!a.expert_map.empty() && !a.expert_mask.empty())
     return invalid_argument("moe_sort: expert_map, expert_mask: expected one of them, got both");
-  for (const int32_t e : a.expert_map)
+  for (const int32_t e : on_host(context) ? a.expert_map : std::span<const int32_t>())
     if (e >= a.experts)
       return invalid_argument("moe_sort: expert_map: expected below E = {}, got {}", a.experts, e);
   if (a.expert_mask.empty()) return ok_status();
   if (static_cast<int64_t>(a.expert_mask.size()) > kSortMostExperts)
     return invalid_argument("moe_sort: expert_mask: expected at most {} experts, got {}",
                             kSortMostExperts, a.expert_mask.size());
+  if (!on_host(context)) return ok_status();
   int64_t ones = 0;
   for (const int32_t m : a.expert_mask) ones += m != 0 ? 1 : 0;
   if (ones != a.experts)
@@ -67,6 +68,7 @@ Status check_csr(const MoeSortArgs& a) {
   SLUICE_RETURN_IF_ERROR(check_optional("inverse", "T*K", a.inverse, pairs));
   SLUICE_RETURN_IF_ERROR(check_optional("local_ids", "T*K", a.local_ids, pairs));
   SLUICE_RETURN_IF_ERROR(check_optional("counts", "E", a.counts, e));
+  SLUICE_RETURN_IF_ERROR(check_optional("totals", "E", a.totals, e));
   return check_optional("expert_ids", "E", a.expert_ids, e);
 }
 
@@ -128,6 +130,7 @@ MoeSortTask bind(const MoeSortArgs& a) {
   task.inverse = pointer(a.inverse);
   task.local_ids = pointer(a.local_ids);
   task.counts = pointer(a.counts);
+  task.totals = pointer(a.totals);
   task.expert_ids = pointer(a.expert_ids);
   task.live_count = a.live_count;
   task.stats = a.stats;
@@ -167,13 +170,15 @@ int64_t moe_sort_distinct_capacity(int64_t tokens, int64_t k, int64_t experts, i
 
 Status moe_sort(const ExecContext& context, const MoeSortArgs& args) {
   SLUICE_RETURN_IF_ERROR(check_ids(args));
-  SLUICE_RETURN_IF_ERROR(check_experts(args));
+  SLUICE_RETURN_IF_ERROR(check_experts(context, args));
   SLUICE_RETURN_IF_ERROR(check_csr(args));
   SLUICE_RETURN_IF_ERROR(check_blocks(args));
   const Kernel<MoeSortKernel>* kernel =
       select_kernel(moe_sort_kernels(), context.isa, "any", "none", "exact");
-  if (kernel == nullptr) return unimplemented("moe_sort: no kernel");
-  if (!kernel->run(bind(args)))
+  if (kernel == nullptr) return no_kernel("moe_sort", context.isa);
+  MoeSortTask task = bind(args);
+  task.stream = context.stream;
+  if (!kernel->run(task))
     return invalid_argument(
         "moe_sort: ids: a row names an expert twice although distinct_ids promises that none does, "
         "and sorted_pairs with {} entries cannot hold the blocks",

@@ -13,6 +13,7 @@
 //   inverse    [T*K] i32  slot of pair f, or -1 if it is left out (MAX restore_token_order)
 //   local_ids  [T*K] i32  local expert of pair f, or -1
 //   counts     [E]   i32  pairs of each expert
+//   totals     [E]   i64  pairs of each expert, added to what is there
 //   expert_ids [E]   i32  the lowest global id that is local expert e, or -1
 // Block view (AITER moe_sorting, vLLM moe_align_block_size), when block_size > 0:
 //   sorted_pairs   [capacity]       i32  each expert's pairs, padded to block_size
@@ -26,22 +27,18 @@
 // capacity = moe_sort_capacity(): tight for any routing; with distinct_ids the caller promises that
 // no row names an expert twice and the tight bound is moe_sort_distinct_capacity(); a broken
 // promise that does not fit is an error, never a write out of bounds.
+// On CUDA devices every array is the device's, stats and the counts included; values are trusted to
+// be what is said here, and a broken distinct_ids leaves the block view alone, padded_rows apart.
 // Errors: shapes, E, K, T or the padded size out of range, capacity too small.
 #pragma once
 
 #include <span>
 
 #include "device/device.h"
+#include "ops/moe_sort/pairs.h"
 
 namespace sluice {
 
-enum class PairForm { kFlat, kPacked };
-struct SortStats {
-  int64_t dropped = 0;        // ids outside [0, global E)
-  int64_t live_pairs = 0;     // starts[E]
-  int64_t largest_group = 0;  // most pairs of one expert
-  int64_t used_experts = 0;   // experts with a pair
-};
 #ifdef NDEBUG
 inline constexpr bool kFillSortTails = false;
 #else
@@ -65,6 +62,7 @@ struct MoeSortArgs {
   std::span<const float> weights;  // [T, K]
   std::span<float> sorted_weights;
   int32_t* live_count = nullptr;
+  std::span<int64_t> totals;
   bool distinct_ids = false;
   bool fill_tails = kFillSortTails;
 };

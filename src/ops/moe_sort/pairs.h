@@ -8,6 +8,14 @@
 
 namespace sluice {
 
+enum class PairForm { kFlat, kPacked };
+struct SortStats {
+  int64_t dropped = 0;        // ids outside [0, global E)
+  int64_t live_pairs = 0;     // starts[E]
+  int64_t largest_group = 0;  // most pairs of one expert
+  int64_t used_experts = 0;   // experts with a pair
+};
+
 inline constexpr int64_t kSortMostExperts = 4096;
 // The packed form holds the token in 24 bits and the slot above it; 127 keeps the padding positive.
 inline constexpr int64_t kPackedMostTokens = (int64_t{1} << 24) - 1;

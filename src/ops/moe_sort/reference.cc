@@ -98,6 +98,9 @@ void describe_experts(const Sort& s) {
   const MoeSortTask& task = s.task;
   if (task.counts != nullptr)
     for (int64_t e = 0; e < task.experts; ++e) task.counts[e] = task.starts[e + 1] - task.starts[e];
+  if (task.totals != nullptr)
+    for (int64_t e = 0; e < task.experts; ++e)
+      task.totals[e] += task.starts[e + 1] - task.starts[e];
   if (task.stats != nullptr) {
     SortStats stats{s.dropped, task.starts[task.experts]};
     for (int64_t e = 0; e < task.experts; ++e) {

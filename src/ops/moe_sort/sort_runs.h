@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <memory>
 
 #include "ops/moe_sort/moe_sort.h"
 #include "ops/moe_sort/pairs.h"
@@ -21,6 +22,7 @@ struct SortProblem {
   PairForm form = PairForm::kFlat;
   int32_t live = -1;  // tokens; negative: no live count
   bool distinct = false;
+  Isa isa = Isa::kReference;
   int64_t tokens() const { return static_cast<int64_t>(ids.size()) / k; }
 };
 
@@ -29,21 +31,26 @@ struct Sorted {
   std::vector<int32_t> starts, source, inverse, order, local_ids, counts, expert_ids;
   std::vector<int32_t> sorted_pairs, block_experts;
   std::vector<float> sorted_weights;
+  std::vector<int64_t> totals;
   int32_t padded_rows = kUntouched, live_count = kUntouched;
   SortStats stats;
   Status status;
 };
 
 inline Sorted run_sort(const SortProblem& p, bool fill = false) {
-  const Context context(detect_isa());
+  const Context context(p.isa);
+  // On the heap, which a device can read.
+  const auto live = std::make_unique<int32_t>(p.live);
+  const auto sorted = std::make_unique<Sorted>();
   const int64_t capacity =
       p.distinct ? moe_sort_distinct_capacity(p.tokens(), p.k, p.experts, p.block)
                  : moe_sort_capacity(static_cast<int64_t>(p.ids.size()), p.experts, p.block);
-  Sorted s;
+  Sorted& s = *sorted;
   s.starts.assign(static_cast<size_t>(p.experts + 1), kUntouched);
   for (auto* v : {&s.source, &s.inverse, &s.order, &s.local_ids})
     v->assign(p.ids.size(), kUntouched);
   for (auto* v : {&s.counts, &s.expert_ids}) v->assign(static_cast<size_t>(p.experts), kUntouched);
+  for (int64_t e = 0; e < p.experts; ++e) s.totals.push_back(e << 40);
   s.sorted_pairs.assign(static_cast<size_t>(capacity), kUntouched);
   s.sorted_weights.assign(static_cast<size_t>(p.weights.empty() ? 0 : capacity), kUntouched);
   s.block_experts.assign(static_cast<size_t>(p.block > 0 ? capacity / p.block : 0), kUntouched);
@@ -53,13 +60,14 @@ inline Sorted run_sort(const SortProblem& p, bool fill = false) {
   args.experts = p.experts;
   args.expert_map = p.map;
   args.expert_mask = p.mask;
-  args.live_tokens = p.live < 0 ? nullptr : &p.live;
+  args.live_tokens = p.live < 0 ? nullptr : live.get();
   args.starts = s.starts;
   args.source = s.source;
   args.inverse = s.inverse;
   args.order = s.order;
   args.local_ids = s.local_ids;
   args.counts = s.counts;
+  args.totals = s.totals;
   args.expert_ids = s.expert_ids;
   args.block_size = p.block;
   args.form = p.form;
@@ -72,8 +80,8 @@ inline Sorted run_sort(const SortProblem& p, bool fill = false) {
   args.stats = &s.stats;
   args.distinct_ids = p.distinct;
   args.fill_tails = fill;
-  s.status = moe_sort(context.exec, args);
-  return s;
+  s.status = context.finish(moe_sort(context.exec, args));
+  return std::move(s);
 }
 
 // What the contract's sentences say, by a library sort over records.
@@ -140,6 +148,7 @@ inline Sorted naive_sort(const SortProblem& p) {
     }
     s.starts.push_back(static_cast<int32_t>(s.order.size()));
     s.counts.push_back(count);
+    s.totals.push_back((int64_t{e} << 40) + count);
     s.stats.largest_group = std::max<int64_t>(s.stats.largest_group, count);
     s.stats.used_experts += count > 0 ? 1 : 0;
     const auto id = std::find_if(n.local.begin(), n.local.end(),
@@ -167,6 +176,7 @@ inline void check_sort(const SortProblem& p, bool fill = false) {
   EXPECT_EQ(s.inverse, want.inverse);
   EXPECT_EQ(s.local_ids, want.local_ids);
   EXPECT_EQ(s.counts, want.counts);
+  EXPECT_EQ(s.totals, want.totals);
   EXPECT_EQ(s.expert_ids, want.expert_ids);
   EXPECT_EQ(s.live_count, want.live_count);
   EXPECT_EQ(s.stats.dropped, want.stats.dropped);

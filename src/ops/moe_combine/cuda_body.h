@@ -1,0 +1,54 @@
+// moe_combine's CUDA kernel: a block per token. The sums of the norm are one warp's, lane j holding
+// partial j of the row, so the tree of simd/scalar.h is the warp's own.
+#pragma once
+
+#include "device/block.h"
+#include "ops/moe_combine/kernels.h"
+#include "ops/rms_norm/row.h"
+
+namespace sluice {
+
+struct MoeCombineBody {
+  static constexpr int kThreads = 256;
+  MoeCombineTask task;
+
+  template <class Block>
+  SLUICE_HD void operator()(Block& block) const {
+    const int64_t token = task.begin + block.index();
+    float* out = task.out + token * task.out_stride;
+    block.each([&](int t) {
+      for (int64_t d = t; d < task.d; d += kThreads) {
+        const float c = combined(token, d);
+        out[d] = task.then == CombineThen::kResidualAdd ? out[d] + c : c;
+      }
+    });
+    if (task.then != CombineThen::kRmsNorm) return;
+    typename Block::template PerThread<float> sum(block);
+    auto* factor = block.template shared<float>();
+    block.each([&](int t) {
+      if (t >= kWarp) return;
+      float partial = 0;
+      for (int64_t d = t; d < task.d; d += kWarp) partial = scalar::fma(out[d], out[d], partial);
+      sum[t] = partial;
+    });
+    block.warp_sum(sum);
+    block.each([&](int t) {
+      if (t == 0) *factor = scalar::rms_factor(sum[t], task.d, task.eps);
+    });
+    block.each([&](int t) {
+      for (int64_t d = t; d < task.d; d += kThreads)
+        out[d] = scalar::rms_norm_value(out[d], *factor, task.norm_weight, d);
+    });
+  }
+
+ private:
+  SLUICE_HD float combined(int64_t token, int64_t d) const {
+    float acc = 0;
+    for (int64_t f = token * task.k; f < (token + 1) * task.k; ++f)
+      if (task.inverse[f] >= 0)
+        acc = scalar::fma(task.weights[f], task.y[task.inverse[f] * task.y_stride + d], acc);
+    return acc;
+  }
+};
+
+}  // namespace sluice
