@@ -9,7 +9,7 @@
 set -euo pipefail
 
 build=(g++ cmake ninja-build pkg-config git ccache python3 python3-venv
-  libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libutf8proc-dev
+  libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libutf8proc-dev libxxhash-dev
   libgtest-dev libbenchmark-dev)
 lint=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev)
 

@@ -44,6 +44,7 @@ Command declare_score(CLI::App& app);
 Command declare_tokenize(CLI::App& app);
 Command declare_template(CLI::App& app);
 Command declare_inspect(CLI::App& app);
+Command declare_pack(CLI::App& app);
 Command declare_synth(CLI::App& app);
 Command declare_doctor(CLI::App& app);
 

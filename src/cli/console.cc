@@ -28,6 +28,8 @@ void install_interrupt_handler() {
   ::sigaction(SIGTERM, &action, nullptr);
   // A closed pipe is a failed write with a message, not a silent death.
   std::signal(SIGPIPE, SIG_IGN);
+  // So is a file that may not grow any more (ulimit -f).
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 bool interrupted() {
   return raised != 0;

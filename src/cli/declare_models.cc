@@ -7,7 +7,7 @@ namespace sluice {
 Command declare_inspect(CLI::App& app) {
   auto o = std::make_shared<InspectOptions>();
   CLI::App* sub = app.add_subcommand("inspect", "What a model holds, what it costs, if it loads");
-  add_option(*sub, "model", o->model, "Directory of a model")->required();
+  add_option(*sub, "model", o->model, "Directory of a model, or a packed store")->required();
   add_option(*sub, "--compute", o->compute, "Compute mode: bf16 or f32")
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();

@@ -8,10 +8,12 @@
 #include "base/topology.h"
 #include "cli/inspect_print.h"
 #include "cli/load.h"
+#include "cli/store_report.h"
 #include "engine/engine.h"
 #include "model/config.h"
 #include "model/footprint.h"
 #include "model/forward.h"
+#include "model/pack_store.h"
 
 namespace sluice {
 namespace {
@@ -23,6 +25,7 @@ struct Findings {
   std::vector<std::string> problems, warnings;
   std::unique_ptr<ModelConfig> config;
   std::unique_ptr<TensorSource> source;
+  std::unique_ptr<PackedStore> store;  // instead of a source
   TensorTable table;
   Resolution resolution;
   Compute compute = Compute::kBf16;
@@ -32,9 +35,27 @@ void note(const Status& status, std::vector<std::string>* problems) {
   if (!status.ok()) problems->push_back(status.message());
 }
 
+// A packed store: it loads if loading it does, which costs nothing.
+void read_store(const std::string& path, Findings* f) {
+  Result<std::unique_ptr<PackedStore>> store = PackedStore::open(path);
+  if (!store.ok()) return note(store.status(), &f->problems);
+  f->store = std::move(store).value();
+  const Result<std::unique_ptr<Runtime>> runtime = Runtime::create({.threads = 1});
+  if (!runtime.ok()) return note(runtime.status(), &f->problems);
+  note(load_packed_store(**runtime, path, {.compute = f->compute}).status(), &f->problems);
+}
+
 Findings read_all(const std::string& model, Compute compute) {
   Findings f;
   f.compute = compute;
+  if (is_packed_store(model)) {
+    read_store(model, &f);
+    Result<ModelConfig> config = read_model_config(model);
+    if (!config.ok()) return f;  // the store's own problem said it
+    f.config = std::make_unique<ModelConfig>(std::move(config).value());
+    f.config->family->declare(f.config->spec, f.table);
+    return f;
+  }
   Result<ModelConfig> config = read_model_config(model);
   note(config.status(), &f.problems);
   Result<std::unique_ptr<TensorSource>> source = open_tensor_source(model);
@@ -190,7 +211,17 @@ void add_costs(const InspectOptions& o, Findings& f, ordered_json& report) {
   const ModelSpec& spec = f.config->spec;
   // With missing tensors the published storage stands in for them.
   const bool whole = f.source != nullptr && f.resolution.problems.empty();
-  const ModelFootprint cost = footprint(spec, f.table, whole ? &f.resolution : nullptr, f.compute);
+  ModelFootprint cost = footprint(spec, f.table, whole ? &f.resolution : nullptr, f.compute);
+  if (f.store != nullptr) {
+    // Every weight is read where the store is mapped.
+    cost.weight_bytes = 0;
+    cost.mapped_bytes = f.store->header().file_bytes;
+    for (RoleFootprint& role : cost.roles) role.packed_bytes = role.mapped_bytes = 0;
+    for (const StoreEntry& e : f.store->header().entries)
+      for (int r = 0; r < kTensorRoles; ++r)
+        if (tensor_role_name(static_cast<TensorRole>(r)) == e.role)
+          cost.roles[static_cast<size_t>(r)].mapped_bytes += e.bytes;
+  }
   ordered_json roles;
   for (int r = 0; r < kTensorRoles; ++r) {
     const RoleFootprint& role = cost.roles[static_cast<size_t>(r)];
@@ -247,7 +278,16 @@ Status run_inspect(const InspectOptions& o, Console& console) {
                        {"bytes", bytes},
                        {"ignored_tensors", f.resolution.ignored.size()}};
   }
-  report["tensors"] = tensors_json(f);
+  if (f.store != nullptr) {
+    const StoreHeader& h = f.store->header();
+    report["store"] = {{"version", kStoreVersion},     {"layout_id", kPanelLayoutId},
+                       {"bytes", h.file_bytes},        {"tensors", h.entries.size()},
+                       {"fits_bf16", h.fits_bf16},     {"fits_f32", h.fits_f32},
+                       {"made_by", f.store->remake()}, {"roles", store_roles_json(h)}};
+    report["tensors"] = store_tensors_json(h);
+  } else {
+    report["tensors"] = tensors_json(f);
+  }
   if (f.config != nullptr) add_costs(o, f, report);
   report["warnings"] = f.warnings;
   report["problems"] = f.problems;

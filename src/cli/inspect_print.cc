@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "cli/store_report.h"
+
 namespace sluice {
 namespace {
 
@@ -101,7 +103,20 @@ void print_costs(const ordered_json& report, Console& console) {
 
 void print_inspection(const ordered_json& report, Console& console) {
   if (report.contains("spec")) print_spec(report["spec"], console);
-  print_tensors(report["tensors"], console);
+  if (report.contains("store")) {
+    const ordered_json& store = report["store"];
+    console.out << fmt::format(
+        "\npacked store, version {}, panel layout {}: {} tensors, {}, for compute {}\nmade by: "
+        "{}\n\n",
+        store["version"].get<int>(), store["layout_id"].get<int>(), store["tensors"].get<size_t>(),
+        human_bytes(store["bytes"].get<size_t>()),
+        store["fits_bf16"].get<bool>() ? store["fits_f32"].get<bool>() ? "bf16 and f32" : "bf16"
+                                       : "f32",
+        text_of(store["made_by"]));
+    print_store_roles(store["roles"], console);
+  } else {
+    print_tensors(report["tensors"], console);
+  }
   if (report.contains("files"))
     console.out << fmt::format("files: {} tensors, {}, {} of them no part of the text model\n",
                                report["files"]["tensors"].get<size_t>(),

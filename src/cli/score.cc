@@ -47,14 +47,14 @@ nlohmann::ordered_json report_of(const ScoreOptions& o, const LoadedModel& loade
     const auto* kernel = select_panel_kernel(loaded.runtime->isa(), w.format, arith);
     if (kernel != nullptr) kernels[role] = kernel->name;
   };
-  const Arith arith = arith_of(model.compute);
-  name("head", model.head, arith);
+  const auto of = [&](const PackedMatrix& w) { return panel_arith(w.format, model.compute); };
+  name("head", model.head, of(model.head));
   for (const LayerWeights& l : model.layers) {
-    name("attention", l.attention.q, arith);
+    name("attention", l.attention.q, of(l.attention.q));
     name("values", l.attention.v, Arith::kF32Fma);
-    name("dense", l.dense.down, arith);
+    name("dense", l.dense.down, of(l.dense.down));
     name("router", l.moe.router, Arith::kF32Fma);
-    if (!l.moe.down.empty()) name("experts", l.moe.down[0], arith);
+    if (!l.moe.down.empty()) name("experts", l.moe.down[0], of(l.moe.down[0]));
   }
   ThreadPool& pool = loaded.runtime->pool();
   return {{"steps", counts.rows_per_step.size()},
@@ -63,7 +63,9 @@ nlohmann::ordered_json report_of(const ScoreOptions& o, const LoadedModel& loade
           {"workers", pool.parallel_loops() > 0 ? pool.size() : 1},
           {"isa", isa_name(loaded.runtime->isa())},
           {"compute", compute_name(model.compute)},
-          {"arith", arith_name(arith)},
+          {"arith", arith_name(of(model.layers.front().moe.down.empty()
+                                      ? model.head
+                                      : model.layers.front().moe.down[0]))},
           {"kernels", kernels},
           {"chunk", engine.chunk}};
 }

@@ -34,8 +34,8 @@ Status Branches::project(const AttentionSpec& a, const AttentionWeights& w) cons
   const MatrixF32 q_heads(s_.q, t_ * a.heads, a.head_size);
   const MatrixF32 k_heads(s_.k, t_ * a.kv_heads, a.head_size);
   const MatrixF32 v_heads(s_.v, t_ * a.kv_heads, a.head_size);
-  SLUICE_RETURN_IF_ERROR(linear(x, w.q, w.q_bias, q, arith()));
-  SLUICE_RETURN_IF_ERROR(linear(x, w.k, w.k_bias, k, arith()));
+  SLUICE_RETURN_IF_ERROR(linear(x, w.q, w.q_bias, q, arith(w.q)));
+  SLUICE_RETURN_IF_ERROR(linear(x, w.k, w.k_bias, k, arith(w.k)));
   // Where V is the raw K projection, its norm reads k before k's own norm and rope.
   const bool v_from_k = a.k_is_v && a.v_norm;
   // Values reach the residual stream, which the router reads, linearly: this small product keeps
@@ -75,14 +75,14 @@ Status Branches::attend(const AttentionSpec& a, const AttentionWeights& w) const
                                     .block_tables = group.block_tables,
                                     .out = mixed},
                                    s_.workspace));
-  return linear(mixed, w.o, w.o_bias, stream(s_.branch), arith());
+  return linear(mixed, w.o, w.o_bias, stream(s_.branch), arith(w.o));
 }
 
 // A dense feed-forward is a group of one expert: the same kernels, the activation in the same pass.
 Status Branches::dense(const DenseSpec& d, const DenseWeights& w) const {
   const PackedMatrix* expert = &w.gate_up;
   SLUICE_RETURN_IF_ERROR(grouped_matmul(c_,
-                                        {.arith = arith(),
+                                        {.arith = arith(w.gate_up),
                                          .x = stream(s_.normed),
                                          .source = {s_.every_row, static_cast<size_t>(t_)},
                                          .starts = {s_.row_ranges + 2 * t_, 2},
@@ -91,7 +91,7 @@ Status Branches::dense(const DenseSpec& d, const DenseWeights& w) const {
                                          .activation = d.activation,
                                          .out = rows(s_.units, d.width)},
                                         s_.workspace));
-  return linear(rows(s_.units, d.width), w.down, {}, stream(s_.branch), arith());
+  return linear(rows(s_.units, d.width), w.down, {}, stream(s_.branch), arith(w.down));
 }
 
 // The router's product is f32 in every compute mode: a rounded logit flips expert choices.
@@ -130,7 +130,7 @@ Status Branches::show_routing(const Tap* tap, int layer, int64_t k) const {
 
 MoeExpertsArgs Branches::experts(const MoeSpec& e, const MoeWeights& w, int layer) const {
   const auto pairs = static_cast<size_t>(t_ * e.k);
-  return {.arith = arith(),
+  return {.arith = arith(w.gate_up.front()),
           .x = stream(s_.normed),
           .ids = {s_.expert_ids, pairs},
           .weights = {s_.expert_weights, pairs},

@@ -95,7 +95,7 @@ Status Step::head() const {
   SLUICE_RETURN_IF_ERROR(
       on_.norm(on_.stream(s_.hidden), m_.final_norm.data(), on_.stream(s_.normed)));
   SLUICE_RETURN_IF_ERROR(matmul(c_,
-                                {.arith = on_.arith(),
+                                {.arith = on_.arith(m_.head),
                                  .x = on_.stream(s_.normed),
                                  .rows = b_.logit_rows,
                                  .w = &m_.head,

@@ -6,14 +6,13 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cmath>
 #include <cstring>
 #include <mutex>
 
-#include "base/fp.h"
 #include "base/topology.h"
 #include "model/config.h"
 #include "model/footprint.h"
+#include "model/pack_store.h"
 #include "model/place.h"
 #include "model/stored_views.h"
 #include "ops/matmul/pack.h"
@@ -213,15 +212,6 @@ Status run_jobs(Runtime& runtime, const TensorSource& source, const std::vector<
   return source.health();
 }
 
-// sqrt(D) as the embedding's own dtype has it: what the model was trained with.
-float round_to_stored(float scale, DType dtype) {
-  if (dtype == DType::kBF16) return round_to_bf16(scale);
-  if (dtype != DType::kF16) return scale;
-  int exponent = 0;
-  const float mantissa = std::frexp(scale, &exponent);
-  return std::ldexp(std::nearbyint(mantissa * 2048.0f), exponent - 11);
-}
-
 Status check_memory(Device& device, const ModelFootprint& cost, const std::string& path) {
   const size_t limit = device.memory_bytes();
   // The CPU reads an untied embedding where the file is mapped.
@@ -270,6 +260,12 @@ Result<std::unique_ptr<Model>> load_resolved(Runtime& runtime, std::unique_ptr<M
 
 Result<std::unique_ptr<Model>> load_model(Runtime& runtime, const std::string& path,
                                           const LoadOptions& options) {
+  if (is_packed_store(path)) {
+    SLUICE_ASSIGN_OR_RETURN(auto packed, load_packed_store(runtime, path, options));
+    if (const auto* store = static_cast<const PackedStore*>(packed->source.get()))
+      store->read_ahead();
+    return packed;
+  }
   const auto start = std::chrono::steady_clock::now();
   SLUICE_ASSIGN_OR_RETURN(ModelConfig config, read_model_config(path));
   auto model = std::make_unique<Model>();

@@ -108,7 +108,8 @@ struct LoadOptions {
   // Called with tensors done / total from the loading thread; returning false cancels the load.
   std::function<bool(size_t done, size_t total)> progress;
 };
-// Loads a Hugging Face directory (config.json, generation_config.json, safetensors). Every tensor
+// Loads a Hugging Face directory (config.json, generation_config.json, safetensors) or a packed
+// store (weights/store.h), which must have been packed for this compute mode. Every tensor
 // that the spec needs must be there with the right shape and a dtype its role accepts; every other
 // tensor must be on the family's ignore list. All problems found are listed, the first in the
 // message.

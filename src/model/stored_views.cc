@@ -1,9 +1,9 @@
 #include "model/stored_views.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "base/fp.h"
-#include "ops/matmul/pack.h"
 
 namespace sluice {
 
@@ -93,8 +93,30 @@ Result<PackedMatrix> pack_blocks(Device& device, const ResolvedRule& r, int64_t 
   return r.rule->glu ? pack_mxfp4_glu_interleaved(device, stored) : pack_mxfp4(device, stored);
 }
 
+bool stored_as_blocks(const ResolvedRule& r) {
+  return r.way->front().dtypes == DtypePolicy::kBytes;
+}
+
+// Stored MXFP4 in another format: by way of its exact values.
+Result<PackedMatrix> repack_blocks(Device& device, const ResolvedRule& r, int64_t expert,
+                                   WeightFormat format, const IntPacking& how) {
+  SLUICE_ASSIGN_OR_RETURN(const PackedMatrix stored, pack_blocks(device, r, expert));
+  const int64_t n = stored.n, k = stored.k;
+  std::vector<float> values(static_cast<size_t>(n * k));
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < k; ++j)
+      values[static_cast<size_t>(i * k + j)] = packed_element(stored, i, j);
+  StoredMatrix all{.data = reinterpret_cast<const std::byte*>(values.data()), .n = n, .k = k};
+  all.stride_n = k;
+  if (!r.rule->glu) return pack_matrix(device, all, format, how);
+  StoredMatrix gate = all, up = all;
+  gate.n = up.n = n / 2;
+  up.data += static_cast<size_t>(n / 2 * k) * sizeof(float);
+  return pack_glu(device, gate, up, format, how);
+}
+
 Result<PackedMatrix> pack_halves(Device& device, const ResolvedRule& r, int64_t expert,
-                                 WeightFormat format) {
+                                 WeightFormat format, const IntPacking& how) {
   const int64_t half = r.rule->n / 2;
   const StoredSlice gate = slice(r, 0, expert), up = slice(r, r.way->size() - 1, expert);
   int64_t up_first = 0, step = 1;
@@ -105,7 +127,7 @@ Result<PackedMatrix> pack_halves(Device& device, const ResolvedRule& r, int64_t 
   }
   SLUICE_ASSIGN_OR_RETURN(const ScaledMatrix g, rows_of(*r.rule, gate, 0, step, half));
   SLUICE_ASSIGN_OR_RETURN(const ScaledMatrix u, rows_of(*r.rule, up, up_first, step, half));
-  return pack_glu(device, g.matrix, u.matrix, format);
+  return pack_glu(device, g.matrix, u.matrix, format, how);
 }
 
 }  // namespace
@@ -116,6 +138,14 @@ std::vector<float> read_vector(const TensorView& view, int64_t first, int64_t co
   std::vector<float> out(static_cast<size_t>(count));
   for (size_t i = 0; i < out.size(); ++i) out[i] = read_element(view.dtype, p + i * size);
   return out;
+}
+
+float round_to_stored(float scale, DType dtype) {
+  if (dtype == DType::kBF16) return round_to_bf16(scale);
+  if (dtype != DType::kF16) return scale;
+  int exponent = 0;
+  const float mantissa = std::frexp(scale, &exponent);
+  return std::ldexp(std::nearbyint(mantissa * 2048.0f), exponent - 11);
 }
 
 std::vector<float> read_expert_row(const ResolvedRule& r, int64_t expert) {
@@ -129,18 +159,20 @@ std::vector<float> read_expert_row(const ResolvedRule& r, int64_t expert) {
 }
 
 Result<PackedMatrix> pack_resolved(Device& device, const ResolvedRule& r, int64_t expert,
-                                   WeightFormat format) {
+                                   WeightFormat format, const IntPacking& how) {
   if (format == WeightFormat::kMXFP4) return pack_blocks(device, r, expert);
-  if (r.rule->glu) return pack_halves(device, r, expert, format);
+  if (stored_as_blocks(r)) return repack_blocks(device, r, expert, format, how);
+  if (r.rule->glu) return pack_halves(device, r, expert, format, how);
   SLUICE_ASSIGN_OR_RETURN(const ScaledMatrix m,
                           rows_of(*r.rule, slice(r, 0, expert), 0, 1, r.rule->n));
-  return pack_matrix(device, m.matrix, format);
+  return pack_matrix(device, m.matrix, format, how);
 }
 
-Status pack_rows(const ResolvedRule& r, const RowSlice& rows, WeightFormat format, std::byte* out) {
+Status pack_rows(const ResolvedRule& r, const RowSlice& rows, WeightFormat format, std::byte* out,
+                 const IntPacking& how) {
   SLUICE_ASSIGN_OR_RETURN(const ScaledMatrix m,
                           rows_of(*r.rule, slice(r, 0, 0), rows.first, 1, rows.count));
-  return pack_matrix_into(m.matrix, format, out);
+  return pack_matrix_into(m.matrix, format, out, how);
 }
 
 std::pair<const std::byte*, size_t> stored_range(const ResolvedRule& r, const RowSlice& rows) {

@@ -175,6 +175,10 @@ void MappedFile::release_pages(const std::byte* p, size_t bytes) const {
   ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
+void MappedFile::read_ahead() const {
+  if (data_ != nullptr) ::madvise(data_, bytes_, MADV_WILLNEED);
+}
+
 Status guard_mapped_reads(const std::function<Status()>& body) {
   const uint64_t before = t_faults.load(std::memory_order_relaxed);
   Status status = body();

@@ -30,6 +30,8 @@ class MappedFile {
   Status health() const;
   // Drops the pages of [p, p + bytes) from this process; they are read again when touched.
   void release_pages(const std::byte* p, size_t bytes) const;
+  // Asks the system to read the whole file ahead; returns at once.
+  void read_ahead() const;
 
  private:
   MappedFile() = default;

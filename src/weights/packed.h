@@ -72,6 +72,10 @@ struct PackedMatrix {
 
 inline constexpr int64_t kPanelColumns = 16;
 
+// Names the bytes of every layout above. Whoever changes one of them counts this up: stores packed
+// before are then refused. (model/store_test.cc compares the bytes with what they were.)
+inline constexpr uint32_t kPanelLayoutId = 1;
+
 // Bytes of one panel of 16 columns and K inputs; 64-byte multiples for every format when K % 32 ==
 // 0.
 size_t panel_bytes(WeightFormat format, int64_t k, int64_t block = kIntBlock);

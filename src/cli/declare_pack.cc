@@ -1,0 +1,47 @@
+#include "cli/cli.h"
+#include "cli/pack.h"
+
+namespace sluice {
+namespace {
+
+constexpr const char* kFooter =
+    R"(A store stands wherever a model does: run, chat, score, inspect. It holds the weights in the panels
+that the kernels stream and starts in the time of a page-in. An interrupted pack goes on where it
+stopped; a store appears whole or not at all.
+
+Formats:
+  bf16, f32   as the model would be loaded for that compute mode: the same results, bit for bit
+  int8        8.06 bits per weight, int4 4.19: integers with one scale per output and --group k
+  mxfp4       as stored; models without MXFP4 weights have none
+The router and the norms are never quantised; attention and head take 8 bits unless told otherwise.
+
+Examples:
+  sluice pack MODEL -o STORE --weights int4
+  sluice pack MODEL -o STORE --weights int4 --dense bf16 --head bf16 --json
+  sluice pack --verify STORE)";
+
+}  // namespace
+
+Command declare_pack(CLI::App& app) {
+  auto o = std::make_shared<PackCommandOptions>();
+  CLI::App* sub = app.add_subcommand("pack", "Write a model as a packed store, quantised or not");
+  add_option(*sub, "model", o->model, "Model directory (with --verify alone: a store)")->required();
+  add_option(*sub, "-o,--out", o->out, "The store to write: a directory");
+  add_option(*sub, "--weights", o->weights, "Format of the experts: int4, int8, mxfp4, bf16 or f32")
+      ->capture_default_str();
+  add_option(*sub, "--dense", o->dense,
+             "Format of attention and dense layers (default: by --weights)");
+  add_option(*sub, "--head", o->head, "Format of the head (default: by --weights)");
+  add_option(*sub, "--group", o->group, "int4, int8: inputs per scale, 128, 256 or 512")
+      ->capture_default_str();
+  add_flag(*sub, "--nearest", o->nearest,
+           "int4: round to nearest, without the search for the least error");
+  add_flag(*sub, "--verify", o->verify, "Compare every tensor with its checksum");
+  add_option(*sub, "--threads", o->threads, "Worker threads (default: one per core)")
+      ->check(CLI::Range(1, 1024));
+  add_flag(*sub, "--json", o->json, "One JSON object, with the error of every tensor");
+  sub->footer(kFooter);
+  return {sub, [o](Console& console) { return run_pack(*o, console); }, &o->json};
+}
+
+}  // namespace sluice

@@ -1,0 +1,285 @@
+// Packed stores of whole models: what is loaded from one is what the directory would have given.
+#include <filesystem>
+
+#include "model/checkpoint_files.h"
+#include "model/pack_store.h"
+#include "ops/matmul/pack.h"
+#include "weights/checksum.h"
+
+namespace sluice {
+namespace {
+
+namespace fs = std::filesystem;
+
+Result<PackReport> pack(const std::string& model, const std::string& store,
+                        const PackOptions& options = {}) {
+  const auto rt = runtime_with(2);
+  return pack_store(*rt, model, store, options);
+}
+
+std::string_view bytes_of(const PackedMatrix& m) {
+  return {reinterpret_cast<const char*>(m.data), m.bytes};
+}
+void expect_same(const PackedMatrix& a, const PackedMatrix& b) {
+  ASSERT_EQ(a.empty(), b.empty());
+  EXPECT_EQ(a.format, b.format);
+  EXPECT_EQ(a.layout, b.layout);
+  EXPECT_EQ(a.n, b.n);
+  EXPECT_EQ(a.k, b.k);
+  EXPECT_TRUE(bytes_of(a) == bytes_of(b));
+}
+void expect_same(F32Vector& a, F32Vector& b) {
+  ASSERT_EQ(a.size(), b.size());
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * 4), 0);
+}
+
+void expect_same(Model& a, Model& b) {
+  EXPECT_EQ(a.spec.embed_scale, b.spec.embed_scale);
+  EXPECT_EQ(a.generation.eos_ids, b.generation.eos_ids);
+  expect_same(a.embedding, b.embedding);
+  expect_same(a.head, b.head);
+  expect_same(a.final_norm, b.final_norm);
+  ASSERT_EQ(a.layers.size(), b.layers.size());
+  for (size_t l = 0; l < a.layers.size(); ++l) {
+    LayerWeights &x = a.layers[l], &y = b.layers[l];
+    EXPECT_EQ(x.layer_scalar, y.layer_scalar);
+    expect_same(x.input_norm, y.input_norm);
+    expect_same(x.post_feedforward_norm_2, y.post_feedforward_norm_2);
+    for (PackedMatrix AttentionWeights::*m :
+         {&AttentionWeights::q, &AttentionWeights::k, &AttentionWeights::v, &AttentionWeights::o})
+      expect_same(x.attention.*m, y.attention.*m);
+    expect_same(x.attention.q_bias, y.attention.q_bias);
+    expect_same(x.attention.q_norm, y.attention.q_norm);
+    expect_same(x.attention.sinks, y.attention.sinks);
+    expect_same(x.dense.gate_up, y.dense.gate_up);
+    expect_same(x.dense.down, y.dense.down);
+    expect_same(x.moe.router, y.moe.router);
+    expect_same(x.moe.router_bias, y.moe.router_bias);
+    expect_same(x.moe.router_norm, y.moe.router_norm);
+    expect_same(x.moe.per_expert_scale, y.moe.per_expert_scale);
+    ASSERT_EQ(x.moe.gate_up.size(), y.moe.gate_up.size());
+    for (size_t e = 0; e < x.moe.gate_up.size(); ++e) {
+      expect_same(x.moe.gate_up[e], y.moe.gate_up[e]);
+      expect_same(x.moe.down[e], y.moe.down[e]);
+    }
+    ASSERT_EQ(x.moe.gate_up_bias.size(), y.moe.gate_up_bias.size());
+    for (size_t e = 0; e < x.moe.gate_up_bias.size(); ++e) {
+      expect_same(x.moe.gate_up_bias[e], y.moe.gate_up_bias[e]);
+      expect_same(x.moe.down_bias[e], y.moe.down_bias[e]);
+    }
+  }
+}
+
+class StoreOf : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(StoreOf, Bf16IsWhatTheDirectoryLoads) {
+  const ScratchDir dir;
+  const auto report = pack(golden_dir(GetParam()), dir / "store");
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  int checked = 0;
+  for (const Compute compute : {Compute::kBf16, Compute::kF32}) {
+    if (!report->header.fits(compute)) continue;
+    Loaded store = load_dir(dir / "store", compute), whole = load_golden(GetParam(), compute);
+    ASSERT_NE(store.model, nullptr);
+    EXPECT_EQ(store.model->layers[0].attention.q.storage, StorageKind::kMapped);
+    ASSERT_NE(store.model->source, nullptr);
+    expect_same(*store.model, *whole.model);
+    ++checked;
+  }
+  EXPECT_TRUE(report->header.fits(Compute::kBf16));
+  EXPECT_GE(checked, 1);
+}
+
+TEST_P(StoreOf, F32IsWhatTheDirectoryLoadsForComputeF32) {
+  const ScratchDir dir;
+  const auto report = pack(golden_dir(GetParam()), dir / "store", {.weights = StoreFormat::kF32});
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_TRUE(report->header.fits(Compute::kF32));
+  for (const StoreEntry& e : report->header.entries) EXPECT_EQ(e.error, 0) << e.name;
+  Loaded store = load_dir(dir / "store", Compute::kF32), whole = load_golden(GetParam());
+  ASSERT_NE(store.model, nullptr);
+  expect_same(*store.model, *whole.model);
+}
+
+TEST_P(StoreOf, IntegersAreThePackersOwnAndTheErrorIsTheirs) {
+  const ScratchDir dir;
+  const auto report =
+      pack(golden_dir(GetParam()), dir / "store", {.weights = StoreFormat::kInt4, .group = 128});
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  Loaded store = load_dir(dir / "store", Compute::kBf16), whole = load_golden(GetParam());
+  ASSERT_NE(store.model, nullptr);
+  for (size_t l = 0; l < whole.model->layers.size(); ++l) {
+    const LayerWeights &q = store.model->layers[l], &w = whole.model->layers[l];
+    EXPECT_EQ(q.attention.q.format, WeightFormat::kInt8);
+    if (!q.attention.v.empty()) {
+      EXPECT_EQ(q.attention.v.format, WeightFormat::kBF16);
+    }
+    if (w.moe.down.empty()) continue;
+    EXPECT_EQ(q.moe.router.format, WeightFormat::kF32);
+    const PackedMatrix &a = q.moe.down.back(), &b = w.moe.down.back();
+    ASSERT_EQ(a.format, WeightFormat::kInt4);
+    EXPECT_EQ(a.block, 128);
+    double error = 0, signal = 0;
+    for (int64_t n = 0; n < a.n; ++n) {
+      for (int64_t k = 0; k < a.k; ++k) {
+        const double r = packed_element(b, n, k), d = packed_element(a, n, k) - r;
+        error += d * d;
+        signal += r * r;
+      }
+    }
+    EXPECT_GT(error, 0);
+    EXPECT_LT(error, 0.02 * signal);  // 17 dB: 4 bits of a normal distribution give about 20
+    const auto& entries = report->header.entries;
+    const auto e = std::find_if(entries.begin(), entries.end(), [&](const StoreEntry& x) {
+      return x.bytes == a.bytes && x.error == error && x.signal == signal;
+    });
+    EXPECT_NE(e, entries.end()) << "layer " << l;
+  }
+  EXPECT_EQ(store.model->head.format, WeightFormat::kInt8);
+  EXPECT_EQ(store.model->embedding.layout, WeightLayout::kRowMajor);
+}
+
+INSTANTIATE_TEST_SUITE_P(Goldens, StoreOf,
+                         ::testing::Values("qwen3moe-a", "qwen3moe-b", "gemma4-a", "gemma4-b",
+                                           "gptoss-a", "gptoss-b"),
+                         [](const auto& golden) {
+                           std::string name = golden.param;
+                           name.erase(std::remove(name.begin(), name.end(), '-'), name.end());
+                           return name;
+                         });
+
+// f32 weights: rounded to bf16 they no longer serve compute f32, and the refusal says what does.
+TEST(Store, SaysForWhichComputeItWasPacked) {
+  Checkpoint c = Checkpoint::golden("qwen3moe-a");
+  for (auto& [name, t] : c.tensors) {
+    CheckpointTensor wide{DType::kF32, t.shape, ""};
+    for (int64_t i = 0; i < t.elements(); ++i) wide.append(t.value(i) * 1.0009765625f);
+    t = wide;
+  }
+  const ScratchDir dir;
+  fs::create_directory(dir / "model");
+  c.write(dir / "model");
+  const auto rt = runtime_with(1);
+  for (const StoreFormat format : {StoreFormat::kBF16, StoreFormat::kF32}) {
+    const std::string store = dir / std::string(store_format_name(format));
+    const auto report = pack(dir / "model", store, {.weights = format});
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    const bool f32 = format == StoreFormat::kF32;
+    EXPECT_EQ(report->header.fits_f32, f32);
+    EXPECT_EQ(report->header.fits_bf16, !f32);
+    const Compute good = f32 ? Compute::kF32 : Compute::kBf16;
+    Loaded a = load_dir(store, good), b = load_dir(dir / "model", good);
+    ASSERT_NE(a.model, nullptr);
+    expect_same(*a.model, *b.model);
+    const auto wrong = load_model(*rt, store, {.compute = f32 ? Compute::kBf16 : Compute::kF32});
+    ASSERT_FALSE(wrong.ok());
+    const std::string& says = wrong.status().message();
+    EXPECT_NE(says.find(fmt::format("--compute {}", compute_name(good))), says.npos) << says;
+    EXPECT_NE(says.find("sluice pack " + dir / "model"), says.npos) << says;
+  }
+  const auto mixed = pack(dir / "model", dir / "mixed", {.dense = StoreFormat::kF32});
+  EXPECT_FALSE(mixed.ok());
+}
+
+TEST(Store, AnInterruptedPackGoesOnAndGivesTheSameBytes) {
+  const ScratchDir dir;
+  const std::string model = golden_dir("gptoss-a");
+  ASSERT_TRUE(pack(model, dir / "whole", {.weights = StoreFormat::kInt4}).ok());
+  size_t resumed = 0;
+  int packs = 0;
+  for (bool done = false; !done; ++packs) {
+    ASSERT_LT(packs, 100);
+    // Ctrl-C after a few tensors. The first call only tells the total.
+    int calls = 0;
+    PackOptions options{.weights = StoreFormat::kInt4};
+    options.progress = [&](uint64_t, uint64_t) { return ++calls < 12; };
+    const auto rt = runtime_with(1);
+    const auto report = pack_store(*rt, model, dir / "store", options);
+    done = report.ok();
+    if (done) {
+      resumed = report->resumed;
+    } else {
+      EXPECT_EQ(report.status().code(), StatusCode::kCancelled) << report.status().message();
+      EXPECT_FALSE(fs::exists(dir / "store"));
+    }
+  }
+  EXPECT_GT(packs, 2);
+  EXPECT_GT(resumed, 10u);
+  EXPECT_EQ(read_file(dir / "store/weights.sluice").size(),
+            read_file(dir / "whole/weights.sluice").size());
+  EXPECT_TRUE(read_file(dir / "store/weights.sluice") == read_file(dir / "whole/weights.sluice"));
+}
+
+TEST(Store, OtherThreadsGiveTheSameBytes) {
+  const ScratchDir dir;
+  std::string first;
+  for (const int threads : {1, 3}) {
+    const auto rt = runtime_with(threads);
+    const std::string store = dir / std::to_string(threads);
+    ASSERT_TRUE(
+        pack_store(*rt, golden_dir("qwen3moe-a"), store, {.weights = StoreFormat::kInt8}).ok());
+    const std::string bytes = read_file(store + "/weights.sluice");
+    if (first.empty()) first = bytes;
+    EXPECT_TRUE(bytes == first);
+  }
+}
+
+TEST(Store, OfAnotherModelIsRefused) {
+  const ScratchDir dir;
+  ASSERT_TRUE(pack(golden_dir("qwen3moe-a"), dir / "a").ok());
+  ASSERT_TRUE(pack(golden_dir("qwen3moe-b"), dir / "b").ok());
+  fs::copy_file(dir / "b/weights.sluice", dir / "a/weights.sluice",
+                fs::copy_options::overwrite_existing);
+  const auto rt = runtime_with(1);
+  const auto mixed = load_model(*rt, dir / "a", {});
+  ASSERT_FALSE(mixed.ok());
+  EXPECT_NE(mixed.status().message().find("sluice pack"), std::string::npos);
+}
+
+TEST(Store, IsNoModelToPackAndUnknownFormatsAreRefused) {
+  const ScratchDir dir;
+  ASSERT_TRUE(pack(golden_dir("qwen3moe-a"), dir / "a").ok());
+  EXPECT_FALSE(pack(dir / "a", dir / "b").ok());
+  EXPECT_FALSE(pack(golden_dir("qwen3moe-a"), dir / "b", {.group = 100}).ok());
+  EXPECT_FALSE(pack(dir / "none", dir / "b").ok());
+  EXPECT_EQ(store_format_from_name("fp8").status().code(), StatusCode::kUnimplemented);
+  EXPECT_EQ(store_format_from_name("q4").status().code(), StatusCode::kInvalidArgument);
+  EXPECT_FALSE(fs::exists(dir / "b"));
+}
+
+// The bytes of every panel layout, as they were when kPanelLayoutId got its number: stores that are
+// out there hold them. Whoever changes a layout counts the id up and writes the new sums here.
+TEST(Store, PanelLayoutsAreWhatTheirIdSays) {
+  const auto rt = runtime_with(1);
+  std::vector<float> values(33 * 600);
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>(static_cast<int>(i * 2654435761u >> 20 & 1023) - 512) / 256;
+  StoredMatrix w{.data = reinterpret_cast<const std::byte*>(values.data()), .n = 33, .k = 600};
+  w.stride_n = 600;
+  std::map<std::string, uint64_t> sums;
+  const auto add = [&](const std::string& name, const Result<PackedMatrix>& m) {
+    ASSERT_TRUE(m.ok()) << m.status().message();
+    sums[name] = checksum(m->data, m->bytes);
+  };
+  for (const WeightFormat f :
+       {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt4, WeightFormat::kInt8}) {
+    const std::string name(weight_format_name(f));
+    add(name, pack_matrix(rt->host(), w, f, {.rounding = IntRounding::kNearest}));
+    add(name + " glu", pack_glu(rt->host(), w, w, f, {.rounding = IntRounding::kNearest}));
+  }
+  std::vector<std::byte> blocks(33 * 2 * 16), scales(33 * 2, std::byte{127});
+  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<std::byte>(i * 37 & 255);
+  add("mxfp4", pack_mxfp4(rt->host(), {blocks.data(), scales.data(), 33, 64}));
+  add("mxfp4 glu", pack_mxfp4_glu_interleaved(rt->host(), {blocks.data(), scales.data(), 32, 64}));
+  const std::map<std::string, uint64_t> pinned = {
+      {"bf16", 4331002919669256005u},  {"bf16 glu", 7347510537166463821u},
+      {"f32", 8699531466794064337u},   {"f32 glu", 6466908851741197567u},
+      {"int4", 13932696937180880866u}, {"int4 glu", 16688565124427918136u},
+      {"int8", 10604573949725301739u}, {"int8 glu", 16205981043307253951u},
+      {"mxfp4", 4668148017859578139u}, {"mxfp4 glu", 12153773795409206887u}};
+  EXPECT_EQ(kPanelLayoutId, 1u);
+  EXPECT_EQ(sums, pinned);
+}
+
+}  // namespace
+}  // namespace sluice
