@@ -42,6 +42,16 @@ SLUICE_SIMD_INLINE typename V::F negate(typename V::F x) {
   return V::from_bits(V::subi(V::ori(b, sign), V::andi(b, sign)));
 }
 
+// The nearest bf16, ties to even, as f32; a NaN stays as it is.
+template <class V>
+SLUICE_SIMD_INLINE typename V::F round_bf16(typename V::F x) {
+  const auto b = V::bits_of(x);
+  const auto odd = V::andi(V::template shr<16>(b), V::seti(1));
+  const auto up = V::addi(V::addi(b, V::seti(0x7fff)), odd);
+  const auto r = V::from_bits(V::andi(up, V::seti(static_cast<int32_t>(0xffff0000u))));
+  return V::select(V::is_nan(x), x, r);
+}
+
 template <class V>
 SLUICE_SIMD_INLINE typename V::F sigmoid(typename V::F x) {
   const auto one = V::set1(1.0f);

@@ -64,12 +64,7 @@ SLUICE_SIMD_INLINE typename V::M finite(typename V::F x) {
 // route::rounded.
 template <class V>
 SLUICE_SIMD_INLINE typename V::F rounded(typename V::F x, bool round) {
-  if (!round) return x;
-  const auto b = V::bits_of(x);
-  const auto odd = V::andi(V::template shr<16>(b), V::seti(1));
-  const auto up = V::addi(V::addi(b, V::seti(0x7fff)), odd);
-  const auto r = V::from_bits(V::andi(up, V::seti(static_cast<int32_t>(0xffff0000u))));
-  return V::select(V::is_nan(x), x, r);
+  return round ? round_bf16<V>(x) : x;
 }
 // The one lane of a vector.
 template <class V>
