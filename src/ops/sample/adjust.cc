@@ -2,19 +2,9 @@
 
 #include <cstring>
 
+#include "ops/sample/mass.h"
+
 namespace sluice {
-namespace {
-
-// Marks: how often an id stands in the output, and what has been applied to it already.
-constexpr int32_t kRepeated = 1 << 30;
-constexpr int32_t kCounted = 1 << 29;
-constexpr int32_t kCount = kCounted - 1;
-
-void repeat(float& logit, float penalty) {
-  logit = logit > 0 ? logit / penalty : logit * penalty;
-}
-
-}  // namespace
 
 bool needs_adjustment(const SampleRow& row) {
   const SamplingParams& p = *row.params;
@@ -34,16 +24,16 @@ void adjust_logits(const SampleRow& row, const float* logits, int64_t n, int32_t
       for (const int32_t id : ids) {
         if ((marks[id] & kRepeated) != 0) continue;
         marks[id] |= kRepeated;
-        repeat(out[id], p.repetition_penalty);
+        out[id] = repeated_logit(out[id], p.repetition_penalty);
       }
     }
   }
   if (p.presence_penalty == 0 && p.frequency_penalty == 0) return;
   for (const int32_t id : row.output) {
     if ((marks[id] & kCounted) != 0) continue;
-    const float count = static_cast<float>(marks[id] & kCount);
+    const int32_t count = marks[id] & kCount;
     marks[id] |= kCounted;
-    out[id] = (out[id] - p.frequency_penalty * count) - p.presence_penalty;
+    out[id] = counted_logit(out[id], p.frequency_penalty, p.presence_penalty, count);
   }
 }
 

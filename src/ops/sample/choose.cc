@@ -12,13 +12,12 @@
 #include <cmath>
 #include <limits>
 
+#include "ops/sample/mass.h"
 #include "ops/topk/kernels.h"
-#include "simd/scalar.h"
 
 namespace sluice {
 namespace {
 
-constexpr uint64_t kAllMass = std::numeric_limits<uint64_t>::max();
 // exp(-d) * 2^30 is below 1 from here on: ln(2^30), and a little.
 constexpr double kNoMass = 20.7945;
 // Covers exp's error of 2 ulp, so that a bound on distances is one on masses, too.
@@ -30,9 +29,6 @@ constexpr int kBins[3] = {4096, 1024, 512};
 
 uint32_t bits_of(float f) {
   return std::bit_cast<uint32_t>(f);
-}
-float mass_of(float d) {
-  return static_cast<float>(static_cast<int32_t>(scalar::exp(-d) * kMassUnit));
 }
 
 // A token's place in the order.
@@ -114,22 +110,6 @@ class Search {
   SampleBin fine_[std::max(kBins[1], kBins[2])];
 };
 
-// The largest sum of masses before a kept token: floor(p * Z).
-uint64_t mass_limit(float top_p, uint64_t total) {
-  if (top_p >= 1.0f) return kAllMass;
-  return static_cast<uint64_t>(static_cast<double>(top_p) * static_cast<double>(total));
-}
-
-// min-p as a distance: exp(-d) >= min_p.
-float min_p_distance(float min_p) {
-  return min_p > 0 ? static_cast<float>(-std::log(static_cast<double>(min_p))) : INFINITY;
-}
-
-// u * mass, rounded down; mass < 2^51.
-uint64_t scaled(uint64_t mass, uint32_t random24) {
-  return (mass >> 24) * random24 + (((mass & 0xffffffu) * random24) >> 24);
-}
-
 // A distance that the token of mass position `target` does not exceed: the masses beyond it sum to
 // less than total - target, since there are at most n of them.
 float reach_of(uint64_t target, uint64_t total, int64_t n) {
@@ -164,7 +144,7 @@ int64_t choose_among_few(const SampleKernel& kernel, const SampleView& view, con
   const float farthest = min_p_distance(rule.min_p);
   const auto mass_at = [&](int64_t r) {
     const float d = std::bit_cast<float>(static_cast<uint32_t>(keys[r] >> 32));
-    return d <= farthest ? static_cast<uint64_t>(mass_of(d)) : 0;
+    return d <= farthest ? uint64_t{sample_mass(d)} : 0;
   };
   uint64_t sum = 0;
   int64_t count = 0;
@@ -173,7 +153,7 @@ int64_t choose_among_few(const SampleKernel& kernel, const SampleView& view, con
     if (mass == 0) break;
   }
   if (kept != nullptr) *kept = {count, sum};
-  const uint64_t target = scaled(sum, rule.random24);
+  const uint64_t target = scaled_mass(sum, rule.random24);
   int64_t r = 0;
   for (uint64_t end = mass_at(0); end <= target; end += mass_at(++r)) {
   }
@@ -203,13 +183,17 @@ int64_t choose_among_all(const SampleKernel& kernel, const SampleView& view, con
     if (near < mass) mass = near, count = -1;
   }
   if (kept != nullptr) *kept = {count, mass};
-  const uint64_t target = scaled(mass, rule.random24);
+  const uint64_t target = scaled_mass(mass, rule.random24);
   if (all_mass && rule.top_k == 0) search.start(reach_of(target, total, view.n));
   const Place p = search.by_mass(target);
   return kernel.nth_at(view, p.distance, p.index);
 }
 
 }  // namespace
+
+float min_p_distance(float min_p) {
+  return min_p > 0 ? static_cast<float>(-std::log(static_cast<double>(min_p))) : INFINITY;
+}
 
 int64_t arg_max(const SampleKernel& kernel, const float* logits, int64_t n) {
   const int64_t at = kernel.first_equal(logits, n, kernel.max(logits, n));

@@ -20,6 +20,8 @@ struct Kept {
   uint64_t mass = 0;
 };
 
+// min-p as a distance: exp(-d) >= min_p.
+float min_p_distance(float min_p);
 // The lowest id of the largest value; NaN never wins; 0 when everything is NaN.
 int64_t arg_max(const SampleKernel& kernel, const float* logits, int64_t n);
 // Call it in the kernels' floating-point environment. `kept` may be null.

@@ -8,7 +8,9 @@
 #include <cmath>
 
 #include "base/float_env.h"
+#include "ops/sample/gpu.h"
 #include "ops/sample/kernels.h"
+#include "ops/sample/mass.h"
 #include "ops/test_data.h"
 #include "simd/scalar.h"
 
@@ -93,6 +95,34 @@ const ChoiceRule kRules[] = {
 };
 
 using Row = Kernel<const SampleKernel>;
+
+// One row's choice on any path.
+int64_t choose_on(const Row& row, const float* logits, int64_t n, const ChoiceRule& rule,
+                  Kept* kept) {
+  if (row.run->draw == nullptr) return choose(*row.run, logits, n, rule, kept);
+  const test::Context context(row.isa);
+  const SampleSizes sizes{1, n, 0, 0, 0, 0};
+  test::Scratch scratch(lay_out(sizes, nullptr).bytes);
+  SampleBatch batch = lay_out(sizes, scratch.workspace().data);
+  batch.rules[0] = device_rule(rule, n);
+  batch.draws.logits = logits;
+  batch.draws.stride = n;
+  batch.draws.draws = !batch.rules[0].greedy;
+  batch.draws.bounded = batch.rules[0].bounded;
+  batch.draws.stream = context.exec.stream;
+  row.run->draw(batch.draws);
+  EXPECT_TRUE(context.finish(ok_status()).ok());
+  const SampleResult& result = batch.draws.results[0];
+  if (kept != nullptr) *kept = {static_cast<int64_t>(result.kept_count), result.kept_mass};
+  return result.token;
+}
+
+std::vector<Row> rows_with_passes() {
+  std::vector<Row> rows = test::all_rows(sample_kernels());
+  std::erase_if(rows, [](const Row& row) { return row.run->draw != nullptr; });
+  return rows;
+}
+
 class ChooseRow : public ::testing::TestWithParam<Row> {};
 
 TEST_P(ChooseRow, ChoosesWhatASortWouldChoose) {
@@ -111,7 +141,7 @@ TEST_P(ChooseRow, ChoosesWhatASortWouldChoose) {
           rule.random24 = u;
           Kept kept;
           const ScopedFloatEnv env;
-          const int64_t got = choose(*GetParam().run, logits.data() + 1, n, rule, &kept);
+          const int64_t got = choose_on(GetParam(), logits.data() + 1, n, rule, &kept);
           const std::string what =
               fmt::format("{}, V = {}, T = {}, k = {}, p = {}, min_p = {}, u = {}", kind.name, n,
                           rule.temperature, rule.top_k, rule.top_p, rule.min_p, u);
@@ -126,12 +156,12 @@ TEST_P(ChooseRow, ChoosesWhatASortWouldChoose) {
   }
 }
 
-void expect_oracle(const SampleKernel& kernel, const std::vector<float>& row, ChoiceRule rule,
+void expect_oracle(const Row& kernel, const std::vector<float>& row, ChoiceRule rule,
                    const std::string& what) {
   const Oracle oracle(row, rule);
   Kept kept;
   const ScopedFloatEnv env;
-  const int64_t got = choose(kernel, row.data(), std::ssize(row), rule, &kept);
+  const int64_t got = choose_on(kernel, row.data(), std::ssize(row), rule, &kept);
   EXPECT_EQ(kept.mass, oracle.mass) << what;
   if (kept.count >= 0) {
     EXPECT_EQ(kept.count, std::ssize(oracle.kept)) << what;
@@ -153,7 +183,7 @@ TEST_P(ChooseRow, WhereTwoRulesMeet) {
       ASSERT_EQ(std::ssize(oracle.kept), k == 0 ? at + 1 : std::min(k, at + 1));
       for (const uint32_t u : {0u, 8388608u, 16777215u}) {
         rule.random24 = u;
-        expect_oracle(*GetParam().run, row, rule, fmt::format("k = {}, u = {}", k, u));
+        expect_oracle(GetParam(), row, rule, fmt::format("k = {}, u = {}", k, u));
       }
     }
   }
@@ -172,13 +202,15 @@ TEST_P(ChooseRow, WhereTheBoundIsTight) {
       for (const float p : {1.0f, 0.5f}) {
         rule.top_p = p;
         rule.random24 = 8388608;
-        expect_oracle(*GetParam().run, row, rule, fmt::format("V = {}, p = {}, {}", n, p, nudge));
+        expect_oracle(GetParam(), row, rule, fmt::format("V = {}, p = {}, {}", n, p, nudge));
       }
     }
   }
 }
 
-TEST_P(ChooseRow, PassesEqualTheReference) {
+class SamplePassesRow : public ChooseRow {};
+
+TEST_P(SamplePassesRow, EqualTheReference) {
   SLUICE_SKIP_UNLESS_RUNNABLE(GetParam());
   const SampleKernel &k = *GetParam().run, &want = sample_f32_reference;
   Random random(9);
@@ -205,14 +237,28 @@ TEST_P(ChooseRow, LargestVocabularyHoldsItsMass) {
   constexpr int64_t kN = int64_t{1} << 20;
   const std::vector<float> x(static_cast<size_t>(kN), 1.0f);
   const ScopedFloatEnv env;
-  EXPECT_EQ(GetParam().run->mass({x.data(), kN, 1.0f, 1.0f}, INFINITY), uint64_t{1} << 50);
   ChoiceRule rule;
+  rule.min_p = 0.5f;
+  Kept kept;
   for (const uint32_t u : {0u, 4095u, 16777215u}) {
     rule.random24 = u;
-    EXPECT_EQ(choose(*GetParam().run, x.data(), kN, rule, nullptr), int64_t{u} >> 4);
+    EXPECT_EQ(choose_on(GetParam(), x.data(), kN, rule, &kept), int64_t{u} >> 4);
+    EXPECT_EQ(kept.mass, uint64_t{1} << 50);
   }
 }
 
+// The coarse bins of the CUDA rows end behind the last distance that has a mass.
+TEST(SampleDraws, CoarseBinsHoldEveryMass) {
+  const ScopedFloatEnv env;
+  float d = 0.0f;
+  for (uint32_t bits = 0; bits < 0x42000000u; bits += 64)
+    if (sample_mass(bits_to_f32(bits)) > 0) d = std::max(d, bits_to_f32(bits));
+  EXPECT_GT(d, 20.79f);
+  EXPECT_LT(static_cast<int>((f32_to_bits(d) + 64) >> 19), kSampleCoarse - 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, SamplePassesRow, ::testing::ValuesIn(rows_with_passes()),
+                         test::RowName());
 INSTANTIATE_TEST_SUITE_P(Kernels, ChooseRow, ::testing::ValuesIn(test::all_rows(sample_kernels())),
                          test::RowName());
 

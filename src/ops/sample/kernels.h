@@ -36,6 +36,10 @@ struct SampleCandidates {
 };
 inline constexpr int64_t kSampleRoom = 16;
 
+struct SampleDraws;  // draws.h
+
+// A CPU row is the passes over one row of logits that the rules are made of; a CUDA row is `draw`
+// alone, the whole of a batch.
 struct SampleKernel {
   float (*max)(const float* x, int64_t n);  // NaN does not count; -infinity when nothing does
   int64_t (*first_equal)(const float* x, int64_t n, float value);  // n when there is none
@@ -46,6 +50,7 @@ struct SampleKernel {
   int64_t (*nth_at)(const SampleView& view, float distance, int64_t index);
   // Appends candidates of ids [begin, n) in order; returns where it stopped for want of room.
   int64_t (*collect)(const SampleView& view, int64_t begin, SampleCandidates& candidates);
+  void (*draw)(const SampleDraws& draws);
 };
 
 #define SLUICE_KERNEL(isa, name, in, weight, arith, flags) extern const SampleKernel name;

@@ -1,17 +1,13 @@
 #include <cmath>
 
 #include "base/fp.h"
-#include "ops/sample/kernels.h"
-#include "simd/scalar.h"
+#include "ops/sample/mass.h"
 
 namespace sluice {
 namespace {
 
 float distance(const SampleView& v, int64_t j) {
-  return (v.max - v.logits[j]) * v.inverse_temperature;
-}
-uint32_t mass_at(float distance) {
-  return static_cast<uint32_t>(static_cast<int32_t>(scalar::exp(-distance) * kMassUnit));
+  return sample_distance(v.max, v.logits[j], v.inverse_temperature);
 }
 
 float max_of(const float* x, int64_t n) {
@@ -38,7 +34,7 @@ float exp_sum(const float* x, int64_t n, float max) {
 uint64_t mass(const SampleView& v, float limit) {
   uint64_t total = 0;
   for (int64_t j = 0; j < v.n; ++j)
-    if (distance(v, j) <= limit) total += mass_at(distance(v, j));
+    if (distance(v, j) <= limit) total += sample_mass(distance(v, j));
   return total;
 }
 
@@ -48,7 +44,7 @@ void histogram(const SampleView& v, const SampleRange& range, SampleBin* bins) {
     if (!(d < INFINITY)) continue;
     const uint32_t at = (f32_to_bits(d) - range.low) >> range.shift;
     if (f32_to_bits(d) < range.low || at >= static_cast<uint32_t>(range.bins)) continue;
-    bins[at].mass += mass_at(d);
+    bins[at].mass += sample_mass(d);
     bins[at].count += 1;
   }
 }

@@ -8,8 +8,10 @@
 #include "ops/parallel.h"
 #include "ops/sample/adjust.h"
 #include "ops/sample/choose.h"
+#include "ops/sample/gpu.h"
 #include "ops/sample/kernels.h"
 #include "ops/sample/philox.h"
+#include "ops/sample/report.h"
 #include "ops/topk/kernels.h"
 
 namespace sluice {
@@ -24,7 +26,6 @@ constexpr Kernel<const SampleKernel> kKernels[] = {
 
 constexpr int64_t kMostVocabulary = int64_t{1} << 20;
 constexpr int32_t kMostLogprobs = 20;
-constexpr float kLogprobFloor = -9999.0f;
 
 // NaN is in no range.
 bool within(float v, float low, float high) {
@@ -62,50 +63,34 @@ struct Scratch {
   int32_t* marks = nullptr;
 };
 
-float logprob_of(float logit, float max, float log_sum) {
-  const float lp = (logit - max) - log_sum;
-  return lp > kLogprobFloor ? lp : kLogprobFloor;  // NaN gives the floor
-}
-
-void fill_logprobs(const SampleKernel& kernel, TopkKernel* scan, const float* logits, int64_t v,
+void fill_logprobs(const SampleKernel& kernel, TopkKernel* topk, const float* logits, int64_t v,
                    SampleRow& row) {
   const float max = kernel.max(logits, v);
-  const float log_sum =
-      static_cast<float>(std::log(static_cast<double>(kernel.exp_sum(logits, v, max))));
-  row.logprob = logprob_of(logits[row.token], max, log_sum);
   const int64_t n = std::min<int64_t>(row.params->logprobs, v);
-  row.top.resize(static_cast<size_t>(n));
-  if (n == 0) return;
   int32_t ids[kMostLogprobs];
+  float values[kMostLogprobs];
   TopkRows best;
   best.x = logits;
   best.rows = 1;
   best.n = v;
   best.k = n;
   best.ids = ids;
-  scan(best);
-  for (int64_t i = 0; i < n; ++i)
-    row.top[static_cast<size_t>(i)] = {ids[i], logprob_of(logits[ids[i]], max, log_sum)};
+  best.values = values;
+  if (n > 0) topk(best);
+  set_logprobs(logits[row.token], max, kernel.exp_sum(logits, v, max), ids, values, n, row);
 }
 
-void sample_row(const SampleKernel& kernel, TopkKernel* scan, const float* logits, int64_t v,
+void sample_row(const SampleKernel& kernel, TopkKernel* topk, const float* logits, int64_t v,
                 const Scratch& scratch, SampleRow& row) {
-  const SamplingParams& p = *row.params;
   const float* adjusted = logits;
   if (needs_adjustment(row)) {
     adjust_logits(row, logits, v, scratch.marks, scratch.logits);
     adjusted = scratch.logits;
   }
-  ChoiceRule rule;
-  rule.temperature = p.temperature;
-  rule.top_k = std::max(0, p.top_k);
-  rule.top_p = p.top_p;
-  rule.min_p = p.min_p;
-  rule.random24 = philox_bits24(p.seed, static_cast<uint64_t>(row.position));
-  row.token = static_cast<int32_t>(choose(kernel, adjusted, v, rule, nullptr));
+  row.token = static_cast<int32_t>(choose(kernel, adjusted, v, choice_rule(row), nullptr));
   row.logprob = 0.0f;
   row.top.clear();
-  if (p.logprobs >= 0) fill_logprobs(kernel, scan, logits, v, row);
+  if (row.params->logprobs >= 0) fill_logprobs(kernel, topk, logits, v, row);
 }
 
 }  // namespace
@@ -146,10 +131,20 @@ size_t sample_workspace_bytes(int threads, int64_t max_vocabulary) {
          WorkspaceCarver::padded(static_cast<size_t>(max_vocabulary) * sizeof(float));
 }
 
+SampleMemory sample_gpu_bytes(int64_t rows, int64_t max_vocabulary, int64_t adjusted,
+                              int64_t listed) {
+  const SampleBatch b = lay_out({rows, max_vocabulary, adjusted, listed, listed,
+                                 std::min<int64_t>(kMostLogprobs, max_vocabulary)},
+                                nullptr);
+  return {b.bytes, std::max(b.uploaded, b.bytes - b.results)};
+}
+
 Status sample(const ExecContext& context, const SampleArgs& args, Workspace workspace) {
   SLUICE_RETURN_IF_ERROR(check(args));
   const auto* kernel = select_kernel(sample_kernels(), context.isa, "f32", "none", "mass30");
-  const auto* scan = select_kernel(topk_kernels(), context.isa, "f32", "none", "exact");
+  const auto* topk = select_kernel(topk_kernels(), context.isa, "f32", "none", "exact");
+  if (kernel == nullptr || topk == nullptr) return no_kernel("sample", context.isa);
+  if (is_cuda(context.isa)) return sample_on_gpu(context, *kernel->run, topk->run, args, workspace);
   const int64_t t = args.logits.rows, v = args.logits.cols;
   const int workers = context.pool != nullptr ? context.pool->size() : 1;
   std::vector<std::byte> own;
@@ -166,7 +161,7 @@ Status sample(const ExecContext& context, const SampleArgs& args, Workspace work
     s.marks = carver.take<int32_t>(v);
   }
   const auto one = [&](int64_t r, int worker) {
-    sample_row(*kernel->run, scan->run, args.logits.row(r), v, scratch[static_cast<size_t>(worker)],
+    sample_row(*kernel->run, topk->run, args.logits.row(r), v, scratch[static_cast<size_t>(worker)],
                args.rows[static_cast<size_t>(r)]);
   };
   if (context.pool != nullptr) {

@@ -63,9 +63,19 @@ struct SampleRow {
 struct SampleArgs {
   ConstMatrixF32 logits;
   std::span<SampleRow> rows;
+  Workspace staging = {};  // CUDA: host memory, best of Device::allocate_staging
 };
 // Rows with bias or penalties need the workspace; without one they allocate for the call.
 size_t sample_workspace_bytes(int threads, int64_t max_vocabulary);
+// On a GPU every row does: rules and lists of ids go up once, results come down once, and the call
+// waits for them (so it is never part of a graph). `adjusted` rows have bias or penalties; `listed`
+// counts their biases and the ids of prompts and outputs. Too small a workspace or staging is
+// replaced for the call.
+struct SampleMemory {
+  size_t workspace = 0, staging = 0;
+};
+SampleMemory sample_gpu_bytes(int64_t rows, int64_t max_vocabulary, int64_t adjusted,
+                              int64_t listed);
 Status sample(const ExecContext& context, const SampleArgs& args, Workspace workspace = {});
 
 // One uniform f32 in [0, 1): 24 bits of Philox4x32-10(counter = position, key = seed).

@@ -103,6 +103,73 @@ TEST_P(SampleKernelRow, BatchAndWorkersChangeNothing) {
   }
 }
 
+// Bias and penalties over a vocabulary of several chunks, with ids that repeat: the reference's
+// tokens and logprobs.
+TEST_P(SampleKernelRow, AdjustedRowsEqualTheReference) {
+  SLUICE_SKIP_UNLESS_RUNNABLE(GetParam());
+  const Context context(GetParam().isa), reference(Isa::kReference);
+  constexpr int64_t kRows = 12, kV = 9001;
+  Random random(14);
+  Matrix logits(kRows, kV, 3, 1);
+  logits.fill(random);
+  std::vector<SamplingParams> params(kRows);
+  std::vector<std::vector<int32_t>> histories(2 * kRows);
+  std::vector<SampleRow> got(kRows);
+  for (auto& ids : histories)
+    for (int i = 0; i < 300; ++i) ids.push_back(static_cast<int32_t>(random.below(kV / 30) * 30));
+  for (size_t r = 0; r < kRows; ++r) {
+    SamplingParams& p = params[r];
+    p.seed = r;
+    p.temperature = r % 5 == 4 ? 0.0f : 0.3f;
+    p.top_k = r % 3 == 1 ? 50 : 0;
+    p.logprobs = r % 2 == 0 ? static_cast<int32_t>(r) : -1;
+    if (r % 4 != 0) p.repetition_penalty = 0.5f + 0.1f * static_cast<float>(r);
+    if (r % 3 != 0) p.frequency_penalty = -0.7f;
+    if (r % 3 == 2) p.presence_penalty = 1.1f;
+    for (int i = 0; i < 40 && r % 2 == 1; ++i)
+      p.logit_bias.emplace_back(static_cast<int32_t>(random.below(20) * 450),
+                                3.0f * random.normal());
+    got[r].params = &p;
+    got[r].position = static_cast<int64_t>(7 * r);
+    got[r].prompt = histories[2 * r];
+    got[r].output = histories[2 * r + 1];
+  }
+  std::vector<SampleRow> want = got;
+  ASSERT_TRUE(sample(reference.exec, {logits.view(), want}).ok());
+  ASSERT_TRUE(sample(context.exec, {logits.view(), got}).ok());
+  for (size_t r = 0; r < kRows; ++r) {
+    EXPECT_EQ(got[r].token, want[r].token) << "row " << r;
+    EXPECT_EQ(f32_to_bits(got[r].logprob), f32_to_bits(want[r].logprob)) << "row " << r;
+    ASSERT_EQ(got[r].top.size(), want[r].top.size());
+    for (size_t i = 0; i < got[r].top.size(); ++i) EXPECT_EQ(got[r].top[i].id, want[r].top[i].id);
+  }
+}
+
+// What sample_gpu_bytes promises is enough: the device allocates nothing.
+TEST(Sample, GpuMemoryIsEnough) {
+  const Context context(Isa::kCudaHost);
+  constexpr int64_t kV = 5000;
+  const std::vector<int32_t> history = {3, 4, 4999, 4};
+  Matrix logits(3, kV);
+  SamplingParams p;
+  p.logprobs = 20;
+  p.repetition_penalty = 1.2f;
+  p.presence_penalty = 0.3f;
+  p.logit_bias = {{7, 1.0f}, {7, 2.0f}};
+  std::vector<SampleRow> rows(3);
+  for (SampleRow& row : rows) {
+    row.params = &p;
+    row.prompt = row.output = history;
+  }
+  const SampleMemory need = sample_gpu_bytes(3, kV, 3, 3 * (2 + 2 * 4));
+  test::Scratch scratch(need.workspace), staging(need.staging);
+  ASSERT_TRUE(
+      sample(context.exec, {logits.view(), rows, staging.workspace()}, scratch.workspace()).ok());
+  EXPECT_EQ(context.device->peak_bytes(), 0u);
+  ASSERT_TRUE(sample(context.exec, {logits.view(), rows}).ok());
+  EXPECT_GT(context.device->peak_bytes(), 0u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernels, SampleKernelRow,
                          ::testing::ValuesIn(test::all_rows(sample_kernels())), test::RowName());
 
@@ -111,8 +178,8 @@ SampleRow draw(std::vector<float> logits, const SamplingParams& params,
                std::vector<int32_t> prompt = {}, std::vector<int32_t> output = {}) {
   SampleRow first;
   bool have = false;
-  for (const Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512}) {
-    if (isa > detect_isa()) continue;
+  for (const Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512, Isa::kCudaHost, Isa::kCuda}) {
+    if (!test::runnable(isa)) continue;
     SampleRow row;
     row.params = &params;
     row.prompt = prompt;

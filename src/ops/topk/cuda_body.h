@@ -1,5 +1,6 @@
-// topk's CUDA kernel: one block per row. The K-th largest key is found digit by digit, from the top,
-// by histograms; keys are distinct, so exactly K reach it. They are gathered in any order and sorted.
+// topk's CUDA kernel: one block per row. The K-th largest key is found digit by digit, from the
+// top, by histograms; keys are distinct, so exactly K reach it. They are gathered in any order and
+// sorted.
 #pragma once
 
 #include "device/block.h"
