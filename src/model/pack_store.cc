@@ -60,13 +60,27 @@ struct Loss {
   double error = 0, signal = 0;
 };
 Loss loss_of(const PackedMatrix& packed, const PackedMatrix& reference) {
+  const auto values = static_cast<size_t>(packed.k * kPanelColumns);
+  std::vector<float> ours(values), theirs(values);
+  const bool glu = packed.layout == WeightLayout::kGluPanel16;
+  const int64_t outputs = glu ? packed.n / 2 : packed.n;
   Loss loss;
-  for (int64_t n = 0; n < packed.n; ++n) {
+  for (int64_t p = 0; p < packed.panels(); ++p) {
+    unpack_panel(packed, p, ours.data());
+    unpack_panel(reference, p, theirs.data());
+    const int64_t columns = std::min(outputs - (glu ? p / 2 : p) * kPanelColumns, kPanelColumns);
+    double error[kPanelColumns] = {}, signal[kPanelColumns] = {};
     for (int64_t k = 0; k < packed.k; ++k) {
-      const double r = static_cast<double>(packed_element(reference, n, k));
-      const double d = static_cast<double>(packed_element(packed, n, k)) - r;
-      loss.error += d * d;
-      loss.signal += r * r;
+      for (int64_t c = 0; c < columns; ++c) {
+        const auto at = static_cast<size_t>(k * kPanelColumns + c);
+        const double r = theirs[at], d = static_cast<double>(ours[at]) - r;
+        error[c] += d * d;
+        signal[c] += r * r;
+      }
+    }
+    for (int64_t c = 0; c < columns; ++c) {
+      loss.error += error[c];
+      loss.signal += signal[c];
     }
   }
   return loss;

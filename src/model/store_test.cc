@@ -131,7 +131,8 @@ TEST_P(StoreOf, IntegersAreThePackersOwnAndTheErrorIsTheirs) {
     EXPECT_LT(error, 0.02 * signal);  // 17 dB: 4 bits of a normal distribution give about 20
     const auto& entries = report->header.entries;
     const auto e = std::find_if(entries.begin(), entries.end(), [&](const StoreEntry& x) {
-      return x.bytes == a.bytes && x.error == error && x.signal == signal;
+      return x.bytes == a.bytes && std::abs(x.error / error - 1) < 1e-9 &&
+             std::abs(x.signal / signal - 1) < 1e-9;
     });
     EXPECT_NE(e, entries.end()) << "layer " << l;
   }

@@ -59,5 +59,7 @@ Result<PackedMatrix> pack_mxfp4_glu_interleaved(Device& device, const StoredMxfp
 // Element (n, k) of a packed matrix, widened exactly (int formats: scale times integer, rounded
 // once): the definition that tests compare with.
 float packed_element(const PackedMatrix& w, int64_t n, int64_t k);
+// The same for all of a panel (kPanel16, kGluPanel16): out [K][16], padded columns included.
+void unpack_panel(const PackedMatrix& w, int64_t panel, float* out);
 
 }  // namespace sluice
