@@ -240,13 +240,14 @@ def summary(pairs):
             "read_gbs": max(x for p in pairs for x in p["probes"])}
 
 
-def compare_row(ours, peer, *, m, shape, shape_name, peer_name, kind, tables, rates, wanted,
-                clock, cores, lock=None, turn=0.15, settle=0.02, patience=20.0):
+def compare_row(ours, peer, *, m, shape, shape_name, peer_name, kind, tables, wanted, clock,
+                cores, lock=None, turn=0.15, settle=0.02, patience=20.0):
     """One M of one pair of sides -> the row."""
     ours_error = ours.ask(f"error {m}")["error"]
     peer_error = peer.ask(f"error {m}")["error"]
     row = Row(ours, peer, m, clock, cores, turn, settle, patience)
     with holding(lock):
+        gops = ours.ask("rates")[ours.about["unit"]]
         pairs = row.measure(wanted)
     found = summary(pairs)
     about, mine = peer.about, ours.about
@@ -255,7 +256,7 @@ def compare_row(ours, peer, *, m, shape, shape_name, peer_name, kind, tables, ra
                       expected=expected, ours_error=ours_error, peer_error=peer_error,
                       slack=error_slack(shape))
     roof = None if not pairs else roof_us(m, shape, found["experts"], mine["expert_bytes"],
-                                          found["read_gbs"], rates[mine["unit"]])
+                                          found["read_gbs"], gops)
     rounded = {k: v if v is None else float(f"{v:.5g}") for k, v in found.items()}
     measured = rounded.pop("ratio")
     return {"peer": peer_name, "shape": shape_name, "weights": mine["type"], "M": m,
@@ -264,11 +265,12 @@ def compare_row(ours, peer, *, m, shape, shape_name, peer_name, kind, tables, ra
             "ours_error": ours_error, "peer_error": peer_error,
             "roof_us": roof and float(f"{roof:.5g}"),
             "void_reason": why, "ratio_measured": measured, **rounded,
-            "pairs": len(pairs), "pairs_dropped": len(row.dropped) + len(row.pairs) - len(pairs),
+            "gops_on_registers": round(gops), "pairs": len(pairs), "pairs_dropped": len(row.dropped) + len(row.pairs) - len(pairs),
             "calls_per_turn": row.count,
             "type": about["type"], "buffer": about["buffer"], "version": about["version"],
             "flags": about["flags"], "isa": about["isa"], "threads": about["threads"],
             "cpu": mine["cpu"], "ours_isa": mine["isa"], "ours_mode": mine["flags"],
+            "ours_version": mine["version"],
             "table_us": expected}
 
 

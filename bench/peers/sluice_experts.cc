@@ -11,6 +11,7 @@
 #include "formats.h"
 #include "ops/moe_experts/moe_experts.h"
 #include "rates.h"
+#include "sluice_build_id.h"
 
 namespace peers {
 namespace {
@@ -98,7 +99,7 @@ class Ours final : public Side {
   }
 
  private:
-  static std::string version() { return SLUICE_PEERS_VERSION; }
+  static std::string version() { return SLUICE_VERSION " (" SLUICE_BUILD_ID ")"; }
   ExecContext context() { return {device_.get(), nullptr, pool_.get(), isa_}; }
 
   std::string make_copies(const Format& format) {

@@ -37,6 +37,8 @@ for line in sys.stdin:
         print(json.dumps({"error": error}), flush=True)
     elif word == "probe":
         print(json.dumps({"read_gbs": probes.pop(0) if len(probes) > 1 else probes[0]}), flush=True)
+    elif word == "rates":
+        print(json.dumps({"int8": 1000.0}), flush=True)
     elif word == "quit":
         break
     else:
@@ -68,7 +70,7 @@ class Peers(unittest.TestCase):
 
     def row(self, ours, peer, clock=None, m=1, **more):
         options = dict(m=m, shape=[2048, 768, 128, 8], shape_name="s", peer_name="llama.cpp",
-                       kind="k", tables=[], rates={"int8": 1000.0}, wanted=7,
+                       kind="k", tables=[], wanted=7,
                        clock=clock or QuietClock(), cores=2, turn=0.001, settle=0, patience=0)
         return compare.compare_row(ours, peer, **{**options, **more})
 
