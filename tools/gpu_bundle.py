@@ -120,7 +120,7 @@ def build(root, out, jobs, ask=subprocess.run):
     run("cmake", "--preset", "gpu")
     folder = root / "build/gpu"
     cache = (folder / "CMakeCache.txt").read_text()
-    nvcc = re.search(r"^CMAKE_CUDA_COMPILER:\w+=(.+)$", cache, re.M)
+    nvcc = re.search(r"^(?:CMAKE_CUDA_COMPILER|SLUICE_NVCC):\w+=(/.+)$", cache, re.M)
     if not nvcc:
         raise Refused("prepare needs nvcc: this configuration has no CUDA")
     targets = run("ninja", "-C", str(folder), "-t", "targets", "all")
@@ -130,14 +130,15 @@ def build(root, out, jobs, ask=subprocess.run):
     if missing:
         raise Refused("an op with a CUDA row has no test program: " + ", ".join(missing))
     suites = sorted(t for t in known if SUITES.match(t))
+    programs = ["sluice", "bench_ops"]
     probes = [f"probe_{p}" for p in PROBES]
-    run("cmake", "--build", str(folder), "-j", str(jobs), "--target", "sluice", *tests, *suites,
+    run("cmake", "--build", str(folder), "-j", str(jobs), "--target", *programs, *tests, *suites,
         *probes)
     staging = out / "stripped"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     files = {}
-    for name in ["sluice", *tests, *suites, *probes]:
+    for name in [*programs, *tests, *suites, *probes]:
         program = folder / name if (folder / name).is_file() else folder / "bench/gpu" / name
         run("strip", "-o", str(staging / name), str(program))
         foreign = foreign_libraries(staging / name)
@@ -146,7 +147,7 @@ def build(root, out, jobs, ask=subprocess.run):
         files[name] = staging / name
     facts = {"git": git_id(root), "date": datetime.datetime.now(datetime.timezone.utc).isoformat(
         timespec="seconds"), "nvcc": run(nvcc.group(1), "--version").strip().splitlines()[-1],
-        "tests": tests, "suites": suites, "probes": probes, "programs": ["sluice"]}
+        "tests": tests, "suites": suites, "probes": probes, "programs": programs}
     size = pack(out, files, facts, tree_bytes(root))
     shutil.rmtree(staging)
     return size, facts
