@@ -8,6 +8,8 @@
 
 namespace sluice {
 
+class Stream;  // device/device.h
+
 inline constexpr int64_t kMaxExperts = 4096;
 inline constexpr int64_t kMaxExpertsPerToken = 64;
 
@@ -23,6 +25,11 @@ struct MoeRouteTask {
   float* weights = nullptr;
   int64_t out_stride = 0;
   int64_t begin = 0, end = 0;
+  // CUDA only, whose rows return no counts: where to add them, and which tokens are there.
+  int64_t* non_finite_rows = nullptr;
+  int64_t* zero_rows = nullptr;
+  const int32_t* live_tokens = nullptr;
+  Stream* stream = nullptr;
 };
 struct RouteCounts {
   int64_t non_finite_rows = 0, zero_rows = 0;

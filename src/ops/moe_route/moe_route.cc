@@ -91,7 +91,7 @@ std::string_view input_name(DType dtype) {
   return dtype == DType::kF16 ? "f16" : "";
 }
 
-MoeRouteTask bind(const MoeRouteArgs& args) {
+MoeRouteTask bind(const ExecContext& context, const MoeRouteArgs& args) {
   MoeRouteTask task;
   task.logits = args.logits.data;
   task.stride = args.logits.stride;
@@ -103,6 +103,11 @@ MoeRouteTask bind(const MoeRouteArgs& args) {
   task.ids = args.ids.data();
   task.weights = args.weights.data();
   task.out_stride = out_stride(args);
+  if (on_host(context)) return task;
+  task.live_tokens = args.live_tokens;
+  task.stream = context.stream;
+  if (args.stats != nullptr) task.non_finite_rows = &args.stats->non_finite_rows;
+  if (args.stats != nullptr) task.zero_rows = &args.stats->zero_rows;
   return task;
 }
 
@@ -120,8 +125,9 @@ Status moe_route(const ExecContext& context, const MoeRouteArgs& args) {
     return unimplemented("moe_route: logits: expected f32, bf16 or f16, got {}",
                          dtype_name(args.logits.dtype));
   int64_t rows = args.logits.rows;
-  if (args.live_tokens != nullptr) rows = std::clamp<int64_t>(*args.live_tokens, 0, rows);
-  const MoeRouteTask task = bind(args);
+  if (args.live_tokens != nullptr && on_host(context))
+    rows = std::clamp<int64_t>(*args.live_tokens, 0, rows);
+  const MoeRouteTask task = bind(context, args);
   std::atomic<int64_t> non_finite{0}, zero{0};
   const int64_t least = ceil_div(kLeastLogits, task.experts);
   parallel_ranges(context, rows, balanced_grain(context, rows, least),
@@ -133,7 +139,7 @@ Status moe_route(const ExecContext& context, const MoeRouteArgs& args) {
                     non_finite.fetch_add(counts.non_finite_rows, std::memory_order_relaxed);
                     zero.fetch_add(counts.zero_rows, std::memory_order_relaxed);
                   });
-  if (args.stats == nullptr) return ok_status();
+  if (args.stats == nullptr || !on_host(context)) return ok_status();
   args.stats->non_finite_rows += non_finite.load();
   args.stats->zero_rows += zero.load();
   return ok_status();

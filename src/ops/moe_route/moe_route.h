@@ -31,6 +31,7 @@
 // per_expert_scale | [E]      | f32            | optional (Gemma 4)
 // ids, weights     | [T, K+S] | i32, f32       | row stride out_stride (0: K+S), as selected
 // live_tokens      | scalar   | i32            | optional: rows from it on are not touched
+// On CUDA devices every array is the device's, live_tokens and stats included.
 // Exact ids on every path given the same logits; weights the same bits on every ISA.
 // Errors: E, K, S, groups out of range, shapes, epsilon or scale not finite.
 #pragma once

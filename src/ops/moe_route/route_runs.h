@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <optional>
 
 #include "base/float_env.h"
@@ -101,8 +102,11 @@ inline Routed untouched(int64_t rows, const RouteProblem& p) {
   return r;
 }
 
-inline Routed run_route(const ExecContext& context, LogitsView logits, const RouteProblem& p) {
-  Routed r = untouched(logits.rows, p);
+inline Routed run_route(const Context& context, LogitsView logits, const RouteProblem& p) {
+  // On the heap, which a device can read.
+  const auto routed = std::make_unique<Routed>(untouched(logits.rows, p));
+  const auto live = std::make_unique<int32_t>(p.live);
+  Routed& r = *routed;
   MoeRouteArgs args;
   args.logits = logits;
   args.rule = p.rule;
@@ -112,10 +116,10 @@ inline Routed run_route(const ExecContext& context, LogitsView logits, const Rou
   args.ids = r.ids;
   args.weights = r.weights;
   args.out_stride = p.out_pad > 0 ? p.wide() + p.out_pad : 0;
-  args.live_tokens = p.live < 0 ? nullptr : &p.live;
+  args.live_tokens = p.live < 0 ? nullptr : live.get();
   args.stats = &r.stats;
-  r.status = moe_route(context, args);
-  return r;
+  r.status = context.finish(moe_route(context.exec, args));
+  return std::move(r);
 }
 
 // ---- the rules a second time --------------------------------------------------------------------

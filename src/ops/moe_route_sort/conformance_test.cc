@@ -168,7 +168,7 @@ void expect_cases(std::string_view prefix, size_t count) {
         if (isa == Isa::kReference && t > 64) continue;
         c.problem.out_pad = t % 2 == 0 ? 10 : 0;  // upstream's strided rows: pitch E+10, K+10
         const Logits logits = tiled(c, t, c.problem.out_pad);
-        expect_routed(c, run_route(context.exec, logits.view(), c.problem), t);
+        expect_routed(c, run_route(context, logits.view(), c.problem), t);
         ASSERT_FALSE(::testing::Test::HasFailure()) << isa_name(isa) << ", T = " << t;
       }
     }
@@ -205,7 +205,7 @@ TEST(Conformance, TopkGatingKeepsNonFiniteRowsSound) {
         p.k = k;
         p.rule.score = static_cast<RouteScore>(score);
         p.rule.renormalise = true;
-        const Routed r = run_route(context.exec, logits.view(), p);
+        const Routed r = run_route(context, logits.view(), p);
         EXPECT_EQ(r.stats.non_finite_rows, 12);
         for (int64_t t = 0; t < 12; ++t)
           for (int64_t i = 0; i < k; ++i) {
@@ -225,7 +225,7 @@ TEST(Conformance, OneRuleForEveryBatchSize) {
   const Context context(detect_isa(), 2);
   for (const int64_t t : {2, 212, 4096, 16384}) {
     const Logits logits = tiled(c, t, 0);
-    expect_routed(c, run_route(context.exec, logits.view(), c.problem), t);
+    expect_routed(c, run_route(context, logits.view(), c.problem), t);
   }
 }
 
