@@ -128,7 +128,7 @@ void run_on_gpu(const ExecContext& context, const AttentionArgs& args, Attention
   const AttentionShape shape = shape_of(context, args);
   AttentionTask task;
   const int64_t group = args.heads / args.cache.kv_heads, splits = most_splits(args);
-  const int64_t blocks = shape.rows * shape.kv_heads * ceil_div(group, 8);
+  const int64_t blocks = shape.rows * shape.kv_heads * ceil_div(group, kAttentionTile);
   const int64_t floats = shape.rows * shape.heads * (shape.head_size + 2);
   const int64_t left = static_cast<int64_t>(workspace.bytes / sizeof(float)) - floats;
   const int64_t wave = std::min(splits, left / floats);

@@ -48,9 +48,9 @@ struct AttentionPlace {
 template <class T>
 struct AttentionBody {
   static constexpr int kThreads = 256;
-  static constexpr int kTile = 8;     // query heads: a warp each
-  static constexpr int kScored = 4;   // of a thread, in scores
-  static constexpr int kWeighed = 2;  // and in values
+  static constexpr int kTile = static_cast<int>(kAttentionTile);  // query heads: a warp each
+  static constexpr int kScored = 4;                               // of a thread, in scores
+  static constexpr int kWeighed = 2;                              // and in values
   static constexpr int kInBlock = static_cast<int>(kKvBlock);
   static constexpr int kKeys = static_cast<int>(kAttentionSplit);
   static constexpr int kLanes = kThreads / (kTile / kWeighed);  // dimensions side by side
