@@ -1,5 +1,5 @@
-// Promise 4 on whole models: a device gives the CPU's bytes. "cuda_host" runs the bodies of the CUDA
-// kernels on the CPU, behind the same uploads, downloads and padded batches; "cuda" is a GPU.
+// Promise 4 on whole models: a device gives the CPU's bytes. "cuda_host" runs the bodies of the
+// CUDA kernels on the CPU, behind the same uploads, downloads and padded batches; "cuda" is a GPU.
 #include "device/cuda/cuda.h"
 #include "model_runs.h"
 
