@@ -71,8 +71,8 @@ __device__ inline void barrier_wait(uint64_t* barrier, uint32_t parity) {
       "{\n.reg .pred done;\n"
       "WAIT:\n"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra.uni DONE;\n"
-      "bra.uni WAIT;\n"
+      "@done bra DONE;\n"
+      "bra WAIT;\n"
       "DONE:\n}\n" ::"r"(shared_address(barrier)),
       "r"(parity)
       : "memory");
@@ -119,6 +119,7 @@ __device__ inline uint32_t cluster_rank() {
   return rank;
 }
 __device__ inline void cluster_sync() {
+  __syncwarp();  // the barrier is .aligned: whole warps arrive
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::
                    : "memory");
 }

@@ -186,6 +186,10 @@ class Sweep {
   }
   template <int kLoads>
   void loads(int blocks, int threads) {
+    int resident = 0;  // fewer would run in waves, or, with too many registers, not at all
+    PROBE_CHECK(
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, read_loads<kLoads>, threads, 0));
+    if (resident < blocks) return;
     run(say("loads%d_%dx%d", kLoads, blocks, threads), [&] {
       read_loads<kLoads>
           <<<static_cast<unsigned>(blocks * device_.multiProcessorCount),

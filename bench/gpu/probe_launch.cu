@@ -59,7 +59,7 @@ class Launches {
     const auto work = [&] {
       PROBE_CHECK(cudaMemsetAsync(counter_.data(), 0, 8, stream_));
       for (int i = 0; i < count; ++i)
-        launch_chained(stream_, blocks, counter_.data(), i, dependent);
+        launch_chained(stream_, blocks, counter_.data(), i, dependent && i > 0);
     };
     const std::string pdl = dependent ? "_pdl" : "";
     bool good = true;

@@ -274,18 +274,11 @@ class Experiment {
       int wrong = 0;
       for (int r = 0; r < kM; ++r)
         for (int c = 0; c < kN; ++c) {
-          double sum = 0, size = 0;
-          for (int k = 0; k < a_.k; ++k) {
-            const double product = double{a_.floats[static_cast<size_t>(r * a_.k + k)]} *
-                                   double{b_.floats[static_cast<size_t>(c * a_.k + k)]};
-            sum += product;
-            size += std::abs(product);
-          }
-          // Each addition may cut the last kept bit; 8-bit inputs are known to keep about 13. What
-          // flushing may lose: inputs and sums below 2^-126.
-          const double bound = size * (a_.k + 8) * (fp8_ ? 0x1p-12 : 0x1p-21) +
-                               (data_ == Data::kSubnormal ? 0x1p-120 * a_.k : 0x1p-140);
-          if (!(std::abs(f.out[static_cast<size_t>(r * kN + c)] - sum) <= bound)) ++wrong;
+          const Bounded want = bounded_dot(a_.row(r), b_.row(c), fp8_ ? 13 : 22);
+          // What flushing may lose: inputs and sums below 2^-126.
+          const double slack = data_ == Data::kSubnormal ? 0x1p-120 * a_.k : 0.0;
+          const double got = f.out[static_cast<size_t>(r * kN + c)];
+          if (!(std::abs(got - want.sum) <= want.bound + slack)) ++wrong;
         }
       if (wrong == 0) continue;
       good = false;

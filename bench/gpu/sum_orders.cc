@@ -188,6 +188,18 @@ float pairwise(std::span<const Scaled> a, std::span<const Scaled> b, int terms, 
   return c;
 }
 
+Bounded bounded_dot(std::span<const Scaled> a, std::span<const Scaled> b, int bits) {
+  Bounded dot;
+  double largest = 0;
+  for (size_t k = 0; k < a.size(); ++k) {
+    const double product = value_of(a[k]) * value_of(b[k]);
+    dot.sum += product;
+    largest = std::max({largest, std::abs(product), std::abs(dot.sum)});
+  }
+  dot.bound = 2.0 * static_cast<double>(a.size()) * std::ldexp(largest, -bits);
+  return dot;
+}
+
 std::vector<Candidate> candidates(bool fp8) {
   using Values = std::span<const Scaled>;
   std::vector<Candidate> all = {

@@ -131,5 +131,34 @@ TEST(SumOrders, CandidatesHaveDifferentNamesAndDifferOnWideData) {
   EXPECT_GT(results.size(), 5u);
 }
 
+// The probe's self-check: every order passes, a product of the wrong rows does not.
+TEST(SumOrders, TheBoundHoldsForEveryOrderAndCatchesWrongLayouts) {
+  std::mt19937 random(4);
+  for (const bool fp8 : {false, true}) {
+    const auto row = [&] {
+      std::vector<Scaled> all;
+      for (int i = 0; i < 1024; ++i) {
+        const uint32_t code = (random() & 0x87u) | ((5 + random() % 5) << 3);
+        all.push_back(fp8 ? from_e4m3(static_cast<uint8_t>(code))
+                          : from_bf16(static_cast<uint16_t>((random() & 0x807fu) |
+                                                            ((123 + random() % 7) << 7))));
+      }
+      return all;
+    };
+    int caught = 0;
+    for (int i = 0; i < 20; ++i) {
+      const auto a = row(), b = row(), other = row();
+      const Bounded want = bounded_dot(a, b, fp8 ? 13 : 22);
+      for (const Candidate& c : candidates(fp8)) {
+        if (c.fused.terms > 1 && c.fused.bits != FusedSum::kExact && c.fused.bits < (fp8 ? 13 : 22))
+          continue;
+        ASSERT_LE(std::abs(c.run(c, a, b) - want.sum), want.bound) << c.name;
+      }
+      caught += std::abs(chain(a, other) - want.sum) > want.bound ? 1 : 0;
+    }
+    EXPECT_GE(caught, 15) << fp8;
+  }
+}
+
 }  // namespace
 }  // namespace sluice::probe

@@ -155,6 +155,9 @@ class Commands(Folder):
         counts, _ = self.run_steps(check.Step("m", [self.script("m", "exit 9")], 9, optional=True),
                                    part="sanitizer")
         self.assertEqual(counts["failed"], 1)
+        counts, _ = self.run_steps(check.Step("m", [self.script("slow", "sleep 60")], 0.2, optional=True),
+                                   part="sanitizer")
+        self.assertEqual((counts["failed"], counts["not run"]), (0, 1))
 
     def test_time_runs_out_and_what_was_done_stays(self):
         now = [0.0]
