@@ -44,8 +44,8 @@ float chain(std::span<const Scaled> a, std::span<const Scaled> b, float c = 0);
 float even_odd(std::span<const Scaled> a, std::span<const Scaled> b, float c = 0);
 float pairwise(std::span<const Scaled> a, std::span<const Scaled> b, int terms, float c = 0);
 
-// The product in f64, and how far from it an order may end that keeps at least `bits` bits below the
-// largest term on the way: every term may lose its part below them, twice.
+// The product in f64, and how far from it an order may end that keeps at least `bits` bits below
+// the largest term on the way: every term may lose its part below them, twice.
 struct Bounded {
   double sum = 0, bound = 0;
 };
