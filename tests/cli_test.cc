@@ -132,6 +132,10 @@ TEST_F(CliTest, HelpAndVersionTeachAndSucceed) {
   const Outcome score = sluice({"score", "--help"});
   EXPECT_EQ(score.exit, 0);
   EXPECT_NE(score.out.find("SLUICE_ARG_CHUNK"), std::string::npos);
+  const Outcome bench = sluice({"bench", "experts", "--help"});
+  EXPECT_EQ(bench.exit, 0);
+  for (const char* w : {"gpt-oss-20b", "mxfp4", "roof us", "SLUICE_ARG_TOKENS"})
+    EXPECT_NE(bench.out.find(w), std::string::npos) << w;
   const Outcome version = sluice({"--version"});
   EXPECT_EQ(version.exit, 0);
   EXPECT_NE(version.out.find("reference"), std::string::npos);
@@ -150,6 +154,9 @@ TEST_F(CliTest, UsageErrorsExitWithTwo) {
            {"score", "m", "--ids", "a", "--out", "c", "--threads", "many"},
            {"run", "m"},
            {"run", "m", "-p", "x", "--system", "y"},
+           {"bench"},
+           {"bench", "experts", "--tokens", "1,0"},
+           {"bench", "experts", "--routing", "random"},
            {"doctor", "extra"}}) {
     const Outcome r = sluice(args);
     EXPECT_EQ(r.exit, 2) << json(args).dump() << r.err;

@@ -25,12 +25,23 @@ constexpr const char* kFooter = R"(Examples:
   sluice chat models/three-voices
   sluice score MODEL --text book.txt            # bits per byte
   sluice inspect MODEL                          # what is in a model, and will it load?
+  sluice bench experts --shape gpt-oss-20b      # how fast is a layer of experts here?
   sluice doctor                                 # what is in this machine
 
 `sluice COMMAND --help` explains a command. Every flag --some-name can be set by the environment
 variable SLUICE_ARG_SOME_NAME; SLUICE_ISA=reference|avx2|avx512|avx512vnni|amx forces a
 code path, amx_emulated the AMX one in plain C++.
 Exit codes: 0 done, 1 bad input or environment, 2 usage, 130 interrupted.)";
+
+// `bench experts` is a command inside `bench`, which is one of the program's.
+const CLI::App& top_of(const CLI::App& app) {
+  const CLI::App* parent = app.get_parent();
+  return parent == nullptr || parent->get_parent() == nullptr ? app : *parent;
+}
+std::string full_name(const CLI::App& app) {
+  const CLI::App& top = top_of(app);
+  return &top == &app ? app.get_name() : top.get_name() + " " + app.get_name();
+}
 
 int report(const Status& status, const Command& command, Console& console) {
   console.out.flush();
@@ -45,7 +56,7 @@ int report(const Status& status, const Command& command, Console& console) {
         {"error", {{"code", status_code_name(shown.code())}, {"message", shown.message()}}}};
     console.out << line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << std::endl;
   }
-  console.err << "sluice " << command.app->get_name() << ": " << shown.message() << "\n";
+  console.err << "sluice " << full_name(*command.app) << ": " << shown.message() << "\n";
   return kExitFailed;
 }
 
@@ -58,7 +69,7 @@ void forget_environment(CLI::App& app) {
 
 bool is_command_at_hand(const CLI::App& app, int argc, char** argv) {
   for (int i = 1; i < argc; ++i)
-    if (argv[i][0] != '-') return app.get_name() == argv[i];
+    if (argv[i][0] != '-') return top_of(app).get_name() == argv[i];
   return false;
 }
 
@@ -94,7 +105,7 @@ int run_cli(int argc, char** argv) {
   std::vector<Command> commands;
   for (const auto declare :
        {declare_run, declare_chat, declare_score, declare_tokenize, declare_template,
-        declare_inspect, declare_pack, declare_synth, declare_doctor})
+        declare_inspect, declare_pack, declare_synth, declare_bench, declare_doctor})
     commands.push_back(declare(app));
   for (const Command& c : commands)
     if (!is_command_at_hand(*c.app, argc, argv)) forget_environment(*c.app);

@@ -46,6 +46,7 @@ Command declare_template(CLI::App& app);
 Command declare_inspect(CLI::App& app);
 Command declare_pack(CLI::App& app);
 Command declare_synth(CLI::App& app);
+Command declare_bench(CLI::App& app);
 Command declare_doctor(CLI::App& app);
 
 int run_cli(int argc, char** argv);

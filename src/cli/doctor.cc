@@ -82,6 +82,8 @@ void print(const nlohmann::ordered_json& facts, Console& console) {
   if (facts.contains("read_gb_per_second")) {
     line("memory read", fmt::format("{:.1f} GB/s", facts["read_gb_per_second"].get<double>()));
     line("f32 FMA peak", fmt::format("{:.0f} GFLOP/s", facts["fma_gflops"].get<double>()));
+    line("bf16 peak", fmt::format("{:.0f} GFLOP/s", facts["bf16_gflops"].get<double>()));
+    line("int8 peak", fmt::format("{:.0f} GOP/s", facts["int8_gops"].get<double>()));
   }
   line("CUDA", cuda_text(facts["cuda"]));
 }
@@ -107,6 +109,8 @@ Status run_doctor(const DoctorOptions& options, Console& console) {
       return resource_exhausted("doctor: no 256 MiB of memory for the bandwidth probe");
     facts["read_gb_per_second"] = probe.read_gb_per_second;
     facts["fma_gflops"] = probe.fma_gflops;
+    facts["bf16_gflops"] = probe.bf16_gflops;
+    facts["int8_gops"] = probe.int8_gops;
   }
   facts["cuda"] = cuda_facts();
   if (options.json)

@@ -45,6 +45,7 @@ inline double seconds_of(const std::function<void()>& body) {
 inline CpuProbe probe_one(Device& device, Isa isa) {
   const ProbeKernel* kernel = &probe_reference;
 #ifdef SLUICE_X86
+  // f32 and memory: the wider ISAs have nothing better for these.
   if (isa >= Isa::kAvx2) kernel = isa >= Isa::kAvx512 ? &probe_avx512 : &probe_avx2;
 #endif
   constexpr int64_t kFloats = int64_t{64} << 20, kRounds = 2'000'000;

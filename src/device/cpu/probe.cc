@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <vector>
 
 #include "device/device.h"
 
@@ -12,6 +13,7 @@ namespace {
 constexpr int64_t kBufferFloats = int64_t{64} << 20;  // 256 MiB: beyond any last-level cache here
 constexpr int64_t kPieceFloats = int64_t{1} << 20;
 constexpr int64_t kRounds = 2'000'000;
+constexpr int64_t kProductRounds = 200'000;
 constexpr int kRuns = 4;
 
 float sum_reference(const float* data, int64_t count) {
@@ -34,6 +36,8 @@ float fma_reference(int64_t rounds) {
 
 const ProbeKernel& kernel_of(Isa isa) {
 #ifdef SLUICE_X86
+  if (isa >= Isa::kAmx) return probe_amx;
+  if (isa >= Isa::kAvx512Vnni) return probe_avx512vnni;
   if (isa >= Isa::kAvx512) return probe_avx512;
   if (isa >= Isa::kAvx2) return probe_avx2;
 #endif
@@ -50,6 +54,16 @@ double best_seconds(const Body& body) {
     best = std::min(best, took.count());
   }
   return std::max(best, 1e-9);
+}
+
+// GOP/s of all workers, or what f32 gives where the ISA has no such products.
+double product_rate(const ExecContext& context, const ProbeRate& rate, double f32) {
+  if (rate.run == nullptr) return f32;
+  const int workers = context.pool->size();
+  const double seconds = best_seconds([&] {
+    context.pool->parallel_for(workers, 1, [&](int64_t, int) { rate.run(kProductRounds); });
+  });
+  return static_cast<double>(workers) * kProductRounds * rate.operations / seconds / 1e9;
 }
 
 }  // namespace
@@ -77,8 +91,26 @@ CpuProbe probe_cpu(const ExecContext& context) {
   });
   probe.read_gb_per_second = static_cast<double>(kBufferFloats) * sizeof(float) / read / 1e9;
   probe.fma_gflops = static_cast<double>(workers) * kRounds * kernel.chains * 16 * 2 / fma / 1e9;
+  probe.bf16_gflops = product_rate(context, kernel.bf16, probe.fma_gflops);
+  probe.int8_gops = product_rate(context, kernel.int8, probe.fma_gflops);
   probe.ok = true;
   return probe;
+}
+
+double probe_read_rate(const ExecContext& context, const float* data, int64_t floats, int runs) {
+  const ProbeKernel& kernel = kernel_of(context.isa);
+  std::atomic<float> sink{0};
+  std::vector<double> seconds;
+  for (int run = 0; run < runs; ++run) {
+    const auto start = std::chrono::steady_clock::now();
+    context.pool->parallel_for(floats / kPieceFloats, 1, [&](int64_t piece, int) {
+      sink.store(kernel.sum(data + piece * kPieceFloats, kPieceFloats));
+    });
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    seconds.push_back(took.count());
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return static_cast<double>(floats) * sizeof(float) / seconds[seconds.size() / 2] / 1e9;
 }
 
 }  // namespace sluice

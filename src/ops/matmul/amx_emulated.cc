@@ -21,7 +21,7 @@ struct Machine {
       const auto codes = static_cast<uint8_t>(step[16 + i]);
       const uint16_t pair[2] = {bf16(e2m1_to_f32(codes & 15) * scale).bits,
                                 bf16(e2m1_to_f32(codes >> 4) * scale).bits};
-      std::memcpy(tile + 4 * i, pair, 4);
+      std::memcpy(tile + i / 16 * 128 + i % 16 * 4, pair, 4);
     }
   }
 };

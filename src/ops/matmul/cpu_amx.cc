@@ -54,15 +54,21 @@ struct Machine {
       return expand_any_scale(step, tile);
     const __m512i lower = V::subi(V::seti(kRaise + (127 << 7)), V::shl<7>(scale));
     const __m512i both = V::ori(lower, V::shl<16>(lower));
-    const __m512i table = V::load_i32(kTables.value), shift = V::load_i32(kTables.shift);
+    __m512i table = V::load_i32(kTables.value), shift = V::load_i32(kTables.shift);
+    __m512i byte_of[4];
+    for (int j = 0; j < 4; ++j) byte_of[j] = V::load_i32(kTables.byte_of[j]);
+    // In registers, or GCC would read each again from memory at each use.
+    __asm__(""
+            : "+v"(table), "+v"(shift), "+v"(byte_of[0]), "+v"(byte_of[1]), "+v"(byte_of[2]),
+              "+v"(byte_of[3]));
 #pragma GCC unroll 4
     for (int quarter = 0; quarter < 4; ++quarter) {
       const __m512i codes = V::load_i32(step + 16 + 64 * quarter);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
-        const __m512i bytes = _mm512_permutexvar_epi8(V::load_i32(kTables.byte_of[j]), codes);
+        const __m512i bytes = _mm512_permutexvar_epi8(byte_of[j], codes);
         const __m512i raised = _mm512_permutexvar_epi16(_mm512_srlv_epi16(bytes, shift), table);
-        V::store_i32(tile + (4 * quarter + j) * 64, _mm512_subs_epu16(raised, both));
+        V::store_i32(tile + (4 * quarter + j) * 128, _mm512_subs_epu16(raised, both));
       }
     }
   }
@@ -75,7 +81,7 @@ struct Machine {
       const V::I low = V::bits_of(V::mul(V::e2m1(codes), scale));
       const V::I high = V::bits_of(V::mul(V::e2m1(V::shr<4>(codes)), scale));
       const V::I upper = V::seti(static_cast<int32_t>(0xffff0000u));
-      V::store_i32(tile + 64 * j, V::ori(V::shr<16>(low), V::andi(high, upper)));
+      V::store_i32(tile + 128 * j, V::ori(V::shr<16>(low), V::andi(high, upper)));
     }
   }
 };

@@ -21,13 +21,13 @@ namespace sluice::simd {
 inline constexpr int64_t kTileStepK = 32;
 inline constexpr int64_t kTileBytes = 1024;
 inline constexpr int64_t kGroupBlocks = 4;  // blocks of rows that share a pass over the panels
-inline constexpr int64_t kPieceSteps = 8;
+inline constexpr int64_t kPieceSteps = 4;
 
 // Tiles 0 to 3 hold the sums (row tile + 2 * panel), 4 and 5 rows, 6 and 7 panels.
-template <class Tiles, int Rows, int Panels>
+template <class Tiles, int Rows, int Panels, int64_t kPanelStride>
 SLUICE_SIMD_INLINE void tile_step(Tiles& tiles, const std::byte* a, int64_t a_next,
                                   const std::byte* b, int64_t b_next) {
-  tiles.template load<6>(b, 64);
+  tiles.template load<6>(b, kPanelStride);
   tiles.template load<4>(a, 64);
   tiles.template dp_bf16<0, 4, 6>();
   if constexpr (Rows > 1) {
@@ -35,7 +35,7 @@ SLUICE_SIMD_INLINE void tile_step(Tiles& tiles, const std::byte* a, int64_t a_ne
     tiles.template dp_bf16<1, 5, 6>();
   }
   if constexpr (Panels > 1) {
-    tiles.template load<7>(b + b_next, 64);
+    tiles.template load<7>(b + b_next, kPanelStride);
     tiles.template dp_bf16<2, 4, 7>();
     if constexpr (Rows > 1) tiles.template dp_bf16<3, 5, 7>();
   }
@@ -76,6 +76,8 @@ SLUICE_SIMD_INLINE void zero_sums(Tiles& tiles) {
 template <class Machine, WeightFormat format>
 class PanelTiles {
  public:
+  static constexpr int64_t kStride = 64;  // bytes between a tile's rows
+
   explicit PanelTiles(const PanelProduct& product) : product_(product) {}
   static constexpr int64_t piece_steps(int64_t steps) { return steps; }
   void begin(int64_t panel, int64_t step, int64_t blocks) {
@@ -101,10 +103,14 @@ class PanelTiles {
   const std::byte* ahead_ = nullptr;
 };
 
-// MXFP4 panels: the piece in use, and the one after it, being expanded.
+// MXFP4 panels: the piece in use, and the one after it, being expanded. The two alternate line by
+// line in memory: a tile load whose address agrees in the low 12 bits with a store that is still
+// under way waits for it, and the stores under way cover more than 4 KiB.
 template <class Machine>
 class PanelTiles<Machine, WeightFormat::kMXFP4> {
  public:
+  static constexpr int64_t kStride = 128;
+
   explicit PanelTiles(const PanelProduct& product)
       : product_(product), steps_((product.k + kTileStepK - 1) / kTileStepK) {
     start(product.panel_begin, 0);
@@ -122,8 +128,8 @@ class PanelTiles<Machine, WeightFormat::kMXFP4> {
     else
       start(panel_ + 2, 0);
   }
-  const std::byte* data() const { return slots_[current_][0]; }
-  int64_t next_panel() const { return kPieceSteps * kTileBytes; }
+  const std::byte* data() const { return slots_[0][0] + current_ * 64; }
+  int64_t next_panel() const { return kPieceSteps * 2 * kTileBytes; }
   template <int Panels>
   SLUICE_SIMD_INLINE void work() {
     // As many tiles per piece as there are: Panels of them for each of its steps, over all blocks.
@@ -147,7 +153,7 @@ class PanelTiles<Machine, WeightFormat::kMXFP4> {
                             static_cast<size_t>(panel_ + p) * product_.panel_bytes +
                             (step_ + s) * kStepBytes;
     for (int64_t line = 0; line < kStepBytes; line += 64) Machine::prefetch(step + line + kAhead);
-    Machine::expand_mxfp4(step, slots_[filling_][p * kPieceSteps + s]);
+    Machine::expand_mxfp4(step, slots_[p][s] + filling_ * 64);
     ++done_;
   }
 
@@ -158,7 +164,7 @@ class PanelTiles<Machine, WeightFormat::kMXFP4> {
   int64_t tiles_ = 0, done_ = 0;
   int64_t blocks_ = 1, credit_ = 0;
   int filling_ = 0, current_ = 0;
-  alignas(64) std::byte slots_[2][2 * kPieceSteps][kTileBytes];
+  alignas(64) std::byte slots_[2][kPieceSteps][2 * kTileBytes];
 };
 
 template <class Machine, WeightFormat format>
@@ -227,8 +233,8 @@ class TileProduct {
       zero_sums(tiles);
     else if (blocks_ > 1)
       load_sums<Tiles, Rows, Count>(tiles, sums, tile_rows);
-    for (int64_t s = step; s < end; ++s, a += a_step, b += kTileBytes) {
-      tile_step<Tiles, Rows, Count>(tiles, a, a_next, b, panels.next_panel());
+    for (int64_t s = step; s < end; ++s, a += a_step, b += 16 * Panels::kStride) {
+      tile_step<Tiles, Rows, Count, Panels::kStride>(tiles, a, a_next, b, panels.next_panel());
       panels.template work<Count>();
     }
     if (end == steps_ || blocks_ > 1) store_sums<Tiles, Rows, Count>(tiles, sums, tile_rows);

@@ -1,0 +1,215 @@
+#include "cli/bench_experts.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+
+#include "cli/synthetic_experts.h"
+#include "cli/version.h"
+#include "device/cpu/probe.h"
+#include "ops/kernel_table.h"
+#include "ops/matmul/panels.h"
+
+namespace sluice {
+namespace {
+
+constexpr int kWarmups = 2, kCalls = 7;
+
+struct Roofs {
+  double read = 0, peak = 0;  // bytes and operations per second
+};
+
+struct Measured {
+  int64_t tokens = 0, calls = 0;
+  double experts = 0;
+  double median = 0, best = 0, roof = 0;  // seconds
+  double operations = 0, bytes = 0;
+};
+
+struct Bench {
+  const BenchExpertsOptions& options;
+  ExpertShape shape;
+  const SyntheticFormat* format = nullptr;
+  std::unique_ptr<Runtime> runtime;
+  std::unique_ptr<SyntheticExperts> layer;
+  Roofs roofs;
+  int64_t turn = 0;
+};
+
+const SyntheticFormat* find_format(const std::string& name) {
+  for (const SyntheticFormat& f : synthetic_formats())
+    if (f.name == name) return &f;
+  return nullptr;
+}
+
+ExpertRouting routing_of(const std::string& name) {
+  return name == "zipf"  ? ExpertRouting::kZipf
+         : name == "one" ? ExpertRouting::kOne
+                         : ExpertRouting::kUniform;
+}
+
+Result<Roofs> measure_roofs(const Bench& b) {
+  const ExecContext context = b.runtime->context();
+  const CpuProbe probe = probe_cpu(context);
+  if (!probe.ok) return resource_exhausted("bench: no memory for the probe of this machine");
+  const Buffer& weights = b.layer->storage();
+  constexpr int64_t kPiece = int64_t{1} << 20;
+  const auto floats = static_cast<int64_t>(weights.bytes() / 4) / kPiece * kPiece;
+  Roofs roofs;
+  roofs.read = 1e9 * probe_read_rate(context, weights.as<float>(), floats, 5);
+  roofs.peak = 1e9 * (b.format->arith == Arith::kF32Fma ? probe.fma_gflops : probe.bf16_gflops);
+  return roofs;
+}
+
+double distinct(const std::vector<int32_t>& ids) {
+  return static_cast<double>(std::set<int32_t>(ids.begin(), ids.end()).size());
+}
+
+// One number of tokens: calls until there are enough of them and time has passed.
+Result<Measured> measure(Bench& b, int64_t tokens) {
+  const ExpertShape& s = b.shape;
+  const auto slots = static_cast<size_t>(tokens * s.k);
+  std::vector<float> x(static_cast<size_t>(tokens * s.d)), out(x.size());
+  const std::vector<float> weights(slots, 1.0f / static_cast<float>(s.k));
+  std::mt19937 random(static_cast<uint32_t>(b.options.seed));
+  for (float& v : x) v = static_cast<float>(random()) * 0x1p-31f - 1.0f;
+  SLUICE_ASSIGN_OR_RETURN(
+      const Buffer workspace,
+      b.runtime->device().allocate(
+          moe_experts_workspace_bytes({tokens, s.k, s.experts, s.d, s.width}), "bench: workspace"));
+  Measured m;
+  m.tokens = tokens;
+  m.operations = 2.0 * static_cast<double>(slots) * 3.0 * static_cast<double>(s.d * s.width);
+  std::vector<double> seconds;
+  double total = 0;
+  for (int64_t call = 0; call < kWarmups + kCalls || total < b.options.seconds; ++call) {
+    if (interrupted()) return Status(StatusCode::kCancelled, "interrupted");
+    const std::vector<int32_t> ids =
+        draw_experts(s, routing_of(b.options.routing), tokens,
+                     b.options.seed + static_cast<uint64_t>(1000 + b.turn));
+    MoeExpertsArgs args;
+    args.arith = b.format->arith;
+    args.x = {x.data(), tokens, s.d};
+    args.ids = ids;
+    args.weights = weights;
+    args.k = s.k;
+    args.experts = b.layer->weights(b.turn++ % b.layer->sets());
+    args.out = {out.data(), tokens, s.d};
+    const double start = now_seconds();
+    SLUICE_RETURN_IF_ERROR(
+        moe_experts(b.runtime->context(), args, {workspace.data(), workspace.bytes()}));
+    const double took = now_seconds() - start;
+    if (call < kWarmups) continue;
+    total += took;
+    seconds.push_back(took);
+    m.experts += distinct(ids);
+  }
+  std::sort(seconds.begin(), seconds.end());
+  m.calls = static_cast<int64_t>(seconds.size());
+  m.experts /= static_cast<double>(m.calls);
+  m.bytes = m.experts * static_cast<double>(b.layer->expert_bytes());
+  m.median = seconds[seconds.size() / 2];
+  m.best = seconds[0];
+  m.roof = std::max(m.bytes / b.roofs.read, m.operations / b.roofs.peak);
+  return m;
+}
+
+nlohmann::ordered_json facts_of(const Bench& b) {
+  const Isa isa = b.runtime->isa();
+  const auto* kernel = select_panel_kernel(isa, b.format->format, b.format->arith);
+  const ExpertShape& s = b.shape;
+  return {{"sluice", version()},
+          {"build", build_id()},
+          {"cpu", cpu_name()},
+          {"features", cpu_features()},
+          {"isa", isa_name(isa)},
+          {"threads", b.runtime->pool().size()},
+          {"shape", {{"name", s.name}, {"D", s.d}, {"I", s.width}, {"E", s.experts}, {"K", s.k}}},
+          {"weights", b.format->name},
+          {"arith", arith_name(b.format->arith)},
+          {"kernel", kernel != nullptr ? kernel->name : "none"},
+          {"routing", b.options.routing},
+          {"seed", b.options.seed},
+          {"copies", b.layer->sets()},
+          {"expert_bytes", b.layer->expert_bytes()},
+          {"read_gb_per_second", b.roofs.read / 1e9},
+          {"peak_gops", b.roofs.peak / 1e9}};
+}
+
+nlohmann::ordered_json row_of(const Measured& m) {
+  return {{"tokens", m.tokens},
+          {"experts", m.experts},
+          {"us", m.median * 1e6},
+          {"best_us", m.best * 1e6},
+          {"gops", m.operations / m.median / 1e9},
+          {"gb_per_second", m.bytes / m.median / 1e9},
+          {"roof_us", m.roof * 1e6},
+          {"roof_share", m.roof / m.median},
+          {"calls", m.calls}};
+}
+
+void print_head(const nlohmann::ordered_json& f, const Bench& b, Console& console) {
+  console.out << fmt::format(
+      "{} · {} · {} workers\n{}: D {} I {} E {} K {}, {} weights ({}), {} routing, {} copies of {} "
+      "an expert\n{}, reads {:.1f} GB/s, peak {:.0f} GOP/s\n\n",
+      f["cpu"].get<std::string>(), f["isa"].get<std::string>(), f["threads"].get<int>(),
+      b.shape.name, b.shape.d, b.shape.width, b.shape.experts, b.shape.k,
+      f["weights"].get<std::string>(), f["arith"].get<std::string>(), b.options.routing,
+      b.layer->sets(), human_bytes(b.layer->expert_bytes()), f["kernel"].get<std::string>(),
+      b.roofs.read / 1e9, b.roofs.peak / 1e9);
+  console.out << fmt::format("{:>7} {:>8} {:>10} {:>10} {:>8} {:>7} {:>10} {:>7}\n", "tokens",
+                             "experts", "us", "best", "GOP/s", "GB/s", "roof us", "roof %");
+}
+
+void print_row(const Measured& m, Console& console) {
+  console.out << fmt::format(
+                     "{:>7} {:>8.1f} {:>10.0f} {:>10.0f} {:>8.0f} {:>7.1f} {:>10.0f} {:>7.1f}\n",
+                     m.tokens, m.experts, m.median * 1e6, m.best * 1e6,
+                     m.operations / m.median / 1e9, m.bytes / m.median / 1e9, m.roof * 1e6,
+                     100 * m.roof / m.median)
+              << std::flush;
+}
+
+template <class Rows>
+std::string names_of(const Rows& rows) {
+  std::string names;
+  for (const auto& row : rows) names += (names.empty() ? "" : ", ") + std::string(row.name);
+  return names;
+}
+
+}  // namespace
+
+std::string bench_shapes() {
+  return names_of(expert_shapes());
+}
+std::string bench_weights() {
+  return names_of(synthetic_formats());
+}
+
+Status run_bench_experts(const BenchExpertsOptions& options, Console& console) {
+  Bench b{options};
+  SLUICE_ASSIGN_OR_RETURN(b.shape, parse_expert_shape(options.shape));
+  b.format = find_format(options.weights);
+  if (b.format == nullptr)
+    return invalid_argument("weights: expected one of {}, got \"{}\"", bench_weights(),
+                            options.weights);
+  SLUICE_ASSIGN_OR_RETURN(b.runtime, Runtime::create({.threads = options.threads}));
+  SLUICE_ASSIGN_OR_RETURN(
+      b.layer, SyntheticExperts::create(b.runtime->device(), b.runtime->pool(), b.shape, *b.format,
+                                        options.rotate_gb * 1e9, options.seed));
+  SLUICE_ASSIGN_OR_RETURN(b.roofs, measure_roofs(b));
+  nlohmann::ordered_json facts = facts_of(b);
+  if (!options.json) print_head(facts, b, console);
+  facts["rows"] = nlohmann::ordered_json::array();
+  for (const int64_t tokens : options.tokens) {
+    SLUICE_ASSIGN_OR_RETURN(const Measured m, measure(b, tokens));
+    facts["rows"].push_back(row_of(m));
+    if (!options.json) print_row(m, console);
+  }
+  if (options.json)
+    console.out << facts.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+  return ok_status();
+}
+
+}  // namespace sluice
