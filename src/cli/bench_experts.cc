@@ -58,7 +58,10 @@ Result<Roofs> measure_roofs(const Bench& b) {
   const auto floats = static_cast<int64_t>(weights.bytes() / 4) / kPiece * kPiece;
   Roofs roofs;
   roofs.read = 1e9 * probe_read_rate(context, weights.as<float>(), floats, 5);
-  roofs.peak = 1e9 * (b.format->arith == Arith::kF32Fma ? probe.fma_gflops : probe.bf16_gflops);
+  const Arith arith = b.format->arith;
+  roofs.peak = 1e9 * (arith == Arith::kF32Fma     ? probe.fma_gflops
+                      : arith == Arith::kBf16Tile ? probe.bf16_gflops
+                                                  : probe.int8_gops);
   return roofs;
 }
 

@@ -77,7 +77,7 @@ bool is_command_at_hand(const CLI::App& app, int argc, char** argv) {
 const char* unknown_command(std::span<const Command> commands, int argc, char** argv) {
   if (argc < 2 || argv[1][0] == '-') return nullptr;
   for (const Command& c : commands)
-    if (c.app->check_name(argv[1])) return nullptr;
+    if (top_of(*c.app).check_name(argv[1])) return nullptr;
   return argv[1];
 }
 

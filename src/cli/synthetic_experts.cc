@@ -31,14 +31,17 @@ StoredMatrix stored(const float* w, int64_t n, int64_t k) {
   m.k = m.stride_n = k;
   return m;
 }
+// Times do not depend on how well the codes are chosen.
+constexpr IntPacking kFast = {.rounding = IntRounding::kNearest};
+
 template <WeightFormat format>
 Result<PackedMatrix> pack_float_glu(Device& device, const float* gate, const float* up,
                                     int64_t width, int64_t d) {
-  return sluice::pack_glu(device, stored(gate, width, d), stored(up, width, d), format);
+  return sluice::pack_glu(device, stored(gate, width, d), stored(up, width, d), format, kFast);
 }
 template <WeightFormat format>
 Result<PackedMatrix> pack_float(Device& device, const float* w, int64_t n, int64_t k) {
-  return pack_matrix(device, stored(w, n, k), format);
+  return pack_matrix(device, stored(w, n, k), format, kFast);
 }
 
 // Round to nearest under the scale of the OCP rule, 2^(floor(log2(largest)) - 2).
@@ -96,7 +99,11 @@ constexpr SyntheticFormat kFormats[] = {
      pack_float<WeightFormat::kF32>},
     {"bf16", Arith::kBf16Tile, WeightFormat::kBF16, pack_float_glu<WeightFormat::kBF16>,
      pack_float<WeightFormat::kBF16>},
-    {"mxfp4", Arith::kBf16Tile, WeightFormat::kMXFP4, pack_mxfp4_glu, pack_mxfp4_plain}};
+    {"mxfp4", Arith::kBf16Tile, WeightFormat::kMXFP4, pack_mxfp4_glu, pack_mxfp4_plain},
+    {"int8", Arith::kInt, WeightFormat::kInt8, pack_float_glu<WeightFormat::kInt8>,
+     pack_float<WeightFormat::kInt8>},
+    {"int4", Arith::kInt, WeightFormat::kInt4, pack_float_glu<WeightFormat::kInt4>,
+     pack_float<WeightFormat::kInt4>}};
 
 void fill_normal(std::vector<float>& out, float deviation, uint64_t seed) {
   std::mt19937_64 random(seed);
@@ -108,6 +115,44 @@ void fill_normal(std::vector<float>& out, float deviation, uint64_t seed) {
         2 * 65535;
     v = static_cast<float>(sum) * (deviation / 37837.0f);
   }
+}
+
+// gate_up and down of each content.
+Result<std::vector<PackedMatrix>> pack_contents(Device& device, ThreadPool& pool,
+                                                const ExpertShape& shape,
+                                                const SyntheticFormat& format, uint64_t seed) {
+  const int64_t contents = std::min(kContents, shape.experts);
+  std::vector<PackedMatrix> made(static_cast<size_t>(2 * contents));
+  std::vector<Status> status(static_cast<size_t>(contents));
+  pool.parallel_for(contents, 1, [&](int64_t c, int) {
+    const auto i = static_cast<size_t>(c);
+    const auto weights = static_cast<size_t>(shape.d * shape.width);
+    std::vector<float> gate(weights), up(weights), down(weights);
+    const auto base = seed + 1000 * static_cast<uint64_t>(c);
+    fill_normal(gate, 1.0f / std::sqrt(static_cast<float>(shape.d)), base + 1);
+    fill_normal(up, 1.0f / std::sqrt(static_cast<float>(shape.d)), base + 2);
+    fill_normal(down, 1.0f / std::sqrt(static_cast<float>(shape.width)), base + 3);
+    Result<PackedMatrix> a = format.pack_glu(device, gate.data(), up.data(), shape.width, shape.d);
+    Result<PackedMatrix> b = format.pack(device, down.data(), shape.d, shape.width);
+    status[i] = !a.ok() ? a.status() : b.status();
+    if (!status[i].ok()) return;
+    made[2 * i] = std::move(a).value();
+    made[2 * i + 1] = std::move(b).value();
+  });
+  for (const Status& s : status) SLUICE_RETURN_IF_ERROR(s);
+  return made;
+}
+
+// How many copies of a layer calls take turns in.
+Result<int64_t> copies_that_fit(double set_bytes, double rotate_bytes) {
+  const double limit = static_cast<double>(memory_limit_bytes()) / 2;
+  if (set_bytes > limit)
+    return resource_exhausted(
+        "one layer takes {:.1f} GB, half of this machine's memory is {:.1f} GB; "
+        "give fewer experts by --shape D,I,E,K",
+        set_bytes / 1e9, limit / 1e9);
+  const auto wanted = static_cast<int64_t>(std::ceil(rotate_bytes / set_bytes));
+  return std::max<int64_t>(1, std::min(wanted, static_cast<int64_t>(limit / set_bytes)));
 }
 
 }  // namespace
@@ -143,49 +188,23 @@ Result<std::unique_ptr<SyntheticExperts>> SyntheticExperts::create(Device& devic
                                                                    uint64_t seed) {
   auto layer = std::make_unique<SyntheticExperts>();
   layer->shape_ = shape;
-  const int64_t contents = std::min(kContents, shape.experts);
-  std::vector<PackedMatrix> made(static_cast<size_t>(2 * contents));
-  std::vector<Status> status(static_cast<size_t>(contents));
-  pool.parallel_for(contents, 1, [&](int64_t c, int) {
-    const auto i = static_cast<size_t>(c);
-    const auto weights = static_cast<size_t>(shape.d * shape.width);
-    std::vector<float> gate(weights), up(weights), down(weights);
-    const auto base = seed + 1000 * static_cast<uint64_t>(c);
-    fill_normal(gate, 1.0f / std::sqrt(static_cast<float>(shape.d)), base + 1);
-    fill_normal(up, 1.0f / std::sqrt(static_cast<float>(shape.d)), base + 2);
-    fill_normal(down, 1.0f / std::sqrt(static_cast<float>(shape.width)), base + 3);
-    Result<PackedMatrix> a = format.pack_glu(device, gate.data(), up.data(), shape.width, shape.d);
-    Result<PackedMatrix> b = format.pack(device, down.data(), shape.d, shape.width);
-    status[i] = !a.ok() ? a.status() : b.status();
-    if (!status[i].ok()) return;
-    made[2 * i] = std::move(a).value();
-    made[2 * i + 1] = std::move(b).value();
-  });
-  for (const Status& s : status) SLUICE_RETURN_IF_ERROR(s);
-
-  layer->expert_bytes_ = made[0].bytes + made[1].bytes;
-  const double set_bytes =
-      static_cast<double>(layer->expert_bytes_) * static_cast<double>(shape.experts);
-  const double limit = static_cast<double>(memory_limit_bytes()) / 2;
-  if (set_bytes > limit)
-    return resource_exhausted(
-        "bench: one layer takes {:.1f} GB, half of this machine's memory is "
-        "{:.1f} GB; give fewer experts by --shape D,I,E,K",
-        set_bytes / 1e9, limit / 1e9);
-  layer->sets_ =
-      std::max<int64_t>(1, std::min(static_cast<int64_t>(std::ceil(rotate_bytes / set_bytes)),
-                                    static_cast<int64_t>(limit / set_bytes)));
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<PackedMatrix> made,
+                          pack_contents(device, pool, shape, format, seed));
+  const size_t contents = made.size() / 2, bytes = made[0].bytes + made[1].bytes;
+  layer->expert_bytes_ = bytes;
+  SLUICE_ASSIGN_OR_RETURN(
+      layer->sets_, copies_that_fit(static_cast<double>(bytes) * static_cast<double>(shape.experts),
+                                    rotate_bytes));
   const int64_t experts = layer->sets_ * shape.experts;
-  // Rounded up, so that the probe of the read rate may take whole pieces.
+  // A piece more than there is, so that the probe of the read rate may take whole pieces.
   SLUICE_ASSIGN_OR_RETURN(
       layer->storage_,
-      device.allocate(static_cast<size_t>(experts) * layer->expert_bytes_ + (size_t{4} << 20),
-                      "bench: experts"));
+      device.allocate(static_cast<size_t>(experts) * bytes + (size_t{4} << 20), "bench: experts"));
   layer->matrices_.resize(static_cast<size_t>(2 * experts));
   pool.parallel_for(experts, 1, [&](int64_t e, int) {
-    std::byte* at = layer->storage_.data() + static_cast<size_t>(e) * layer->expert_bytes_;
+    std::byte* at = layer->storage_.data() + static_cast<size_t>(e) * bytes;
     for (size_t part = 0; part < 2; ++part) {
-      const PackedMatrix& from = made[2 * static_cast<size_t>(e % contents) + part];
+      const PackedMatrix& from = made[2 * (static_cast<size_t>(e) % contents) + part];
       std::memcpy(at, from.data, from.bytes);
       PackedMatrix& m = layer->matrices_[2 * static_cast<size_t>(e) + part];
       m = from;

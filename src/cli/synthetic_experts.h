@@ -63,8 +63,8 @@ class SyntheticExperts {
 };
 
 enum class ExpertRouting { kUniform, kZipf, kOne };
-// K distinct experts of each of T tokens. zipf: an expert of rank r is drawn with weight 1 / r; one:
-// all tokens choose the same.
+// K distinct experts of each of T tokens. zipf: an expert of rank r is drawn with weight 1 / r;
+// one: all tokens choose the same.
 std::vector<int32_t> draw_experts(const ExpertShape& shape, ExpertRouting routing, int64_t tokens,
                                   uint64_t seed);
 

@@ -26,10 +26,10 @@ double probe_read_rate(const ExecContext& context, const float* data, int64_t fl
 
 // A loop of products, and the operations (a multiply-add is two) of one round.
 struct ProbeRate {
-  void (*run)(int64_t rounds) = nullptr;  // null: the ISA has no such instruction
+  float (*run)(int64_t rounds) = nullptr;  // null: the ISA has no such instruction
   double operations = 0;
 };
-// One ISA's loops; sum and fma return a number that depends on everything they did.
+// One ISA's loops; all return a number that depends on everything they did.
 struct ProbeKernel {
   float (*sum)(const float* data, int64_t count);  // count: a multiple of 128
   float (*fma)(int64_t rounds);                    // rounds x chains x 16 lanes

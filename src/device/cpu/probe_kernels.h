@@ -38,17 +38,19 @@ float probe_fma(int64_t rounds) {
 // Unsigned by signed bytes, exact: as many chains as hide the latency of two products a cycle.
 inline constexpr int kDotChains = 12;
 template <class V>
-void probe_dot(int64_t rounds) {
+float probe_dot(int64_t rounds) {
   typename V::I sum[kDotChains];
   for (auto& s : sum) s = V::seti(0);
   typename V::I a = V::seti(0x01010101);
-  const typename V::I b = V::seti(0x02020202);
+  const typename V::I b = V::seti(0x02020202), step = V::seti(1);
   for (int64_t r = 0; r < rounds; ++r) {
-    __asm__ volatile("" : "+v"(a));  // another product every round, for all the compiler knows
+    a = V::addi(a, step);  // another product every round
     for (int j = 0; j < kDotChains; ++j) sum[j] = V::dot_u8s8(sum[j], a, b);
   }
   for (int j = 1; j < kDotChains; ++j) sum[0] = V::addi(sum[0], sum[j]);
-  __asm__ volatile("" : : "v"(sum[0]));
+  int32_t lanes[16];
+  V::store_i32(lanes, sum[0]);
+  return static_cast<float>(lanes[0]);
 }
 
 }  // namespace sluice::simd
