@@ -14,6 +14,8 @@ struct GroupedPlan {
   Isa isa = Isa::kReference;  // the kernel's, which may be less than the context's
   PanelEpilogue* epilogue = nullptr;
   float* prepared = nullptr;  // prepared_floats(starts[E], K), set by the caller
+  // Optional: room where each row of x is rounded once, however many slots it has.
+  Workspace rounded;
 };
 
 // Checks args and lists the experts that have rows in `active`, which has room for starts[E].

@@ -192,6 +192,21 @@ Result<GroupedPlan> plan_grouped(const ExecContext& context, const GroupedMatmul
   return plan;
 }
 
+// All rows of x in order, rounded once for all their slots; false where that does not pay or fit.
+static bool round_once(const ExecContext& context, const GroupedPlan& plan, PanelProduct* all) {
+  const ConstMatrixF32& x = plan.args.x;
+  const int64_t floats = prepared_floats(x.rows, x.cols);
+  if (plan.kernel->gather == nullptr || 2 * x.rows > plan.args.starts.back()) return false;
+  if (plan.rounded.bytes < static_cast<size_t>(floats) * sizeof(float)) return false;
+  *all = expert_product(plan, plan.active[0]);
+  all->rows = nullptr;
+  all->row_count = x.rows;
+  all->prepared = reinterpret_cast<float*>(plan.rounded.data);
+  parallel_ranges(context, x.rows, kPanelRowGrain,
+                  [&](int64_t begin, int64_t end) { plan.kernel->prepare(*all, begin, end); });
+  return true;
+}
+
 void prepare_grouped(const ExecContext& context, const GroupedPlan& plan) {
   if (plan.active.size() == 1) {
     const PanelProduct product = expert_product(plan, plan.active[0]);
@@ -199,13 +214,18 @@ void prepare_grouped(const ExecContext& context, const GroupedPlan& plan) {
         context, product.row_count, kPanelRowGrain,
         [&](int64_t begin, int64_t end) { plan.kernel->prepare(product, begin, end); });
   }
+  PanelProduct all;
+  const bool rounded = round_once(context, plan, &all);
   const auto experts = static_cast<int64_t>(plan.active.size());
   // The few rows of a decode step are not worth waking a worker for.
   const int64_t grain = plan.args.starts.back() <= kDecodeSlots ? experts : 1;
   parallel_ranges(context, experts, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const PanelProduct product = expert_product(plan, plan.active[static_cast<size_t>(i)]);
-      plan.kernel->prepare(product, 0, product.row_count);
+      if (rounded)
+        plan.kernel->gather(all, product, 0, product.row_count);
+      else
+        plan.kernel->prepare(product, 0, product.row_count);
     }
   });
 }

@@ -246,7 +246,22 @@ void prepare_int(const PanelProduct& product, int64_t begin, int64_t end) {
 }
 
 template <class W, WeightFormat format>
+void gather_int(const PanelProduct& from, const PanelProduct& to, int64_t begin, int64_t end) {
+  const IntRows sources = int_rows(from, format), all = int_rows(to, format);
+  for (int64_t r = begin; r < end; ++r) {
+    const IntRow source = int_row(sources, to.rows != nullptr ? to.rows[r] : r);
+    const IntRow row = int_row(all, r);
+    for (int64_t s = 0; s < all.steps; ++s)
+      W::copy_line(source.codes + s * source.height * 64, row.codes + s * row.height * 64);
+    for (int64_t c = 0; c < all.corrections_each; ++c)
+      row.corrections[c * row.height] = source.corrections[c * source.height];
+    for (int64_t b = 0; b < all.blocks; ++b)
+      row.scales[b * row.height] = source.scales[b * source.height];
+  }
+}
+
+template <class W, WeightFormat format>
 inline constexpr PanelKernel kIntKernel = {prepare_int<W, format>, multiply_int<W, format>,
-                                           store<typename W::V>};
+                                           store<typename W::V>, gather_int<W, format>};
 
 }  // namespace sluice::simd

@@ -56,6 +56,9 @@ struct Int512 {
   static void store_bytes(int8_t* p, I v) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
   }
+  static void copy_line(const int8_t* from, int8_t* to) {
+    _mm512_storeu_si512(to, _mm512_loadu_si512(from));
+  }
   static int32_t sum32(const int8_t* x) {
     const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
     const __m256i four = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), v);

@@ -77,6 +77,7 @@ struct Int256 {
         _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
   }
+  static void copy_line(const int8_t* from, int8_t* to) { V::store_i32(to, V::load_i32(from)); }
   // 16-bit lanes 0 and 1: the sums over k 0, 1 and over k 2, 3 of every four of 32 codes.
   static __m128i pair_sums(const int8_t* x) {
     const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));

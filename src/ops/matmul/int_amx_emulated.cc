@@ -39,15 +39,20 @@ struct Machine {
   }
   static void copy_half(const std::byte* codes, std::byte* out) { std::memcpy(out, codes, 512); }
   template <WeightFormat format>
-  static void add_block(const int32_t* sums, int32_t correction, float x_scale,
-                        const std::byte* scales, bool first, float* acc) {
-    for (int c = 0; c < 16; ++c) {
-      const float w = format == kInt4
-                          ? static_cast<float>(bf16::from_bits(load<uint16_t>(scales + 2 * c)))
-                          : load<float>(scales + 4 * c);
-      const float scaled = static_cast<float>(sums[c] + correction) * x_scale;
-      acc[c] = std::fma(scaled, w, first ? 0.0f : acc[c]);
-    }
+  static void add_rows(const int32_t* sums, int64_t stride, int64_t rows,
+                       const int32_t* corrections, const float* scales,
+                       const std::byte* weight_scales, bool first, float* acc) {
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < 16; ++c) {
+        const float w =
+            format == kInt4
+                ? static_cast<float>(bf16::from_bits(load<uint16_t>(weight_scales + 2 * c)))
+                : load<float>(weight_scales + 4 * c);
+        const int32_t correction = format == kInt8 ? corrections[r] : 0;
+        float& a = acc[r * stride + c];
+        a = std::fma(static_cast<float>(sums[r * stride + c] + correction) * scales[r], w,
+                     first ? 0.0f : a);
+      }
   }
 };
 

@@ -2,11 +2,10 @@
 // `Machine` names the tiles and the vector steps around them, so that the whole kernel also runs
 // emulated.
 //
-// int8 panels are tiles as they lie. int4 panels are multiplied out, code times multiplier, one
-// block of k ahead of their use; the f32 scaling of a block's sums waits for the steps of the next
+// int8 panels are tiles as they lie. int4 panels are multiplied out, code times multiplier, a few
+// steps ahead of their use; the f32 scaling of a block's sums waits for the steps of the next
 // block. Both are spread over the steps of 64 k, so that the vector units work while the tile unit
-// multiplies: at 32 rows a step takes the tile unit 64 cycles and the vector units about 90, which
-// is still 40 GB/s of int4 weights for each core.
+// multiplies: two panels' step of 32 rows takes the tile unit 64 cycles.
 //
 // Include only from *_amx.cc and *_emulated.cc.
 #pragma once
@@ -19,7 +18,6 @@ namespace sluice::simd {
 
 inline constexpr int64_t kIntStepK = 64;
 inline constexpr int64_t kIntTileBytes = 1024;
-inline constexpr int64_t kIntMostSteps = 8;  // of a block of 512 k
 // Blocks of two row tiles that share a pass over the panels: their sums stay in the first-level
 // cache beside two blocks of multiplied-out weights.
 inline constexpr int64_t kIntGroupBlocks = 4;
@@ -29,95 +27,159 @@ struct IntPending {
   const int32_t* sums = nullptr;
   float* acc = nullptr;
   int64_t rows = 0, done = 0, panels = 0, height = 0;
-  const float* scales[2] = {};         // of the two row tiles
-  const int32_t* corrections[2] = {};  // int8
+  const float* scales[3] = {};         // of the row tiles
+  const int32_t* corrections[3] = {};  // int8
   const std::byte* weight_scales[2] = {};
   bool first = false, last = false;  // block of k
   int64_t row = 0, panel = 0;        // of the tile that the epilogue gets
 };
 
-// Where the tiles of two panels come from, block of k after block of k.
-template <class Machine, WeightFormat format>
-class IntPanelTiles {
+// Walks the steps of pairs of panels in the order in which they are multiplied.
+template <WeightFormat format>
+class IntSteps {
  public:
-  explicit IntPanelTiles(const PanelProduct& product)
+  explicit IntSteps(const PanelProduct& product)
       : product_(product), groups_(int_groups(product.k)), whole_(product.block / kIntGroup) {
-    open(product.panel_begin, 0);
-    for (int64_t i = 0; i < pieces_; ++i) work_piece(i);
-    done_ = pieces_;
+    open(product.panel_begin);
   }
-
-  // Makes the block that was being expanded the one in use, and starts the one after it.
-  void next() {
-    for (; done_ < pieces_; ++done_) work_piece(done_);
-    current_ = filling_;
-    filling_ ^= 1;
-    for (int p = 0; p < 2; ++p) block_[p] = next_block_[p];
-    groups_now_ = next_groups_;
-    const int64_t after = first_ + whole_;
-    if (after < groups_)
-      open(panel_, after);
-    else
-      open(panel_ + 2, 0);
+  bool done() const { return panels_ == 0; }
+  int64_t panels() const { return panels_; }
+  int64_t step() const { return step_; }
+  int64_t groups() const { return groups_here_; }  // of the block
+  const std::byte* block(int64_t p) const {
+    return at_ + static_cast<size_t>(p) * product_.panel_bytes;
   }
-  int64_t steps() const { return (groups_now_ + 1) / 2; }
-  const std::byte* block(int p) const { return block_[p]; }
-  // The tile of step s of panel p of the block in use.
-  const std::byte* tile(int p, int64_t s) const {
-    if constexpr (format == WeightFormat::kInt4) return slots_[current_][p][s];
-    const bool half = 2 * s + 1 == groups_now_;
-    return half ? slots_[current_][p][0] : block_[p] + kInt8CodesAt + s * kIntTileBytes;
-  }
-  // Part i of n of the work for the next block.
-  SLUICE_SIMD_INLINE void work(int64_t i, int64_t n) {
-    for (const int64_t end = (i + 1) * pieces_ / n; done_ < end; ++done_) work_piece(done_);
-  }
-
- private:
   static constexpr int64_t block_bytes(int64_t groups) {
     return format == WeightFormat::kInt4 ? int4_block_bytes(groups) : int8_block_bytes(groups);
   }
-  // Pieces are groups of the first panel and the second in turns.
-  void open(int64_t panel, int64_t first) {
-    panel_ = panel;
-    first_ = first;
-    done_ = 0;
-    const int64_t left = product_.panel_end - panel;
-    panels_ = left < 0 ? 0 : left < 2 ? left : 2;
-    next_groups_ = groups_ - first < whole_ ? groups_ - first : whole_;
-    pieces_ = panels_ * next_groups_;
-    const int64_t at = first / whole_ * block_bytes(whole_);
-    for (int64_t p = 0; p < panels_; ++p)
-      next_block_[p] = product_.panels + static_cast<size_t>(panel + p) * product_.panel_bytes + at;
-  }
-  SLUICE_SIMD_INLINE void work_piece(int64_t i) {
-    const int64_t p = panels_ == 2 ? i & 1 : 0, g = panels_ == 2 ? i >> 1 : i;
-    const std::byte* block = next_block_[p];
-    if constexpr (format == WeightFormat::kInt4) {
-      const std::byte* codes = block + int4_codes_at(next_groups_) + g * kInt4GroupBytes;
-      for (int64_t line = 0; line < kInt4GroupBytes; line += 64)
-        Machine::prefetch(codes + line + kAhead);
-      Machine::expand_int4(block, g, codes, slots_[filling_][p][g / 2] + g % 2 * 512);
-    } else {
-      const std::byte* codes = block + kInt8CodesAt + g * kInt8GroupBytes;
-      for (int64_t line = 0; line < kInt8GroupBytes; line += 64)
-        Machine::prefetch(codes + line + kAhead);
-      // A last half step lies at the end of the panel: a whole tile would reach beyond.
-      if (g % 2 == 0 && g + 1 == next_groups_) Machine::copy_half(codes, slots_[filling_][p][0]);
-    }
+  SLUICE_SIMD_INLINE void next() {
+    if (++step_ * 2 < groups_here_) return;
+    next_block();
   }
 
-  static constexpr int64_t kAhead = 4096;
+ private:
+  void next_block() {
+    step_ = 0;
+    at_ += block_bytes(groups_here_);
+    first_ += whole_;
+    if (first_ < groups_)
+      groups_here_ = groups_ - first_ < whole_ ? groups_ - first_ : whole_;
+    else
+      open(panel_ + 2);
+  }
+  void open(int64_t panel) {
+    panel_ = panel;
+    const int64_t left = product_.panel_end - panel;
+    panels_ = left < 0 ? 0 : left < 2 ? left : 2;
+    at_ = product_.panels + static_cast<size_t>(panel) * product_.panel_bytes;
+    first_ = 0;
+    groups_here_ = groups_ < whole_ ? groups_ : whole_;
+  }
   const PanelProduct& product_;
   const int64_t groups_, whole_;
-  int64_t panel_ = 0, panels_ = 0, first_ = 0, next_groups_ = 0, pieces_ = 0, done_ = 0;
-  int64_t groups_now_ = 0;
-  const std::byte* next_block_[2] = {};
-  const std::byte* block_[2] = {};
-  int filling_ = 0, current_ = 0;
-  // [two blocks][panels][steps]; rows behind a last half step keep what they had: x is zero there.
-  alignas(
-      64) std::byte slots_[2][2][format == WeightFormat::kInt4 ? kIntMostSteps : 1][kIntTileBytes];
+  int64_t panel_ = 0, panels_ = 0, first_ = 0, groups_here_ = 0, step_ = 0;
+  const std::byte* at_ = nullptr;
+};
+
+// The tiles of two panels, block of k after block of k: begin() opens a block, tile() is good for
+// its steps; work() is called 2 * Count times, `part` ascending, for each step of each block of
+// rows and Count panels.
+template <class Machine, WeightFormat format>
+class IntPanelTiles;
+
+// int8: tiles as they lie. Each step asks for what the next ones will want.
+template <class Machine>
+class IntPanelTiles<Machine, WeightFormat::kInt8> {
+ public:
+  IntPanelTiles(const PanelProduct& product, int64_t row_blocks) : product_(product) {}
+  void begin(const std::byte* block, int64_t groups) {
+    codes_ = block + kInt8CodesAt;
+    ahead_ = codes_ + kAhead;
+    half_ = groups % 2 != 0 ? groups / 2 : -1;
+    if (half_ < 0) return;
+    // A last half step may lie at the very end: a whole tile would reach beyond.
+    for (int p = 0; p < 2; ++p)
+      Machine::copy_half(codes_ + p * panel() + half_ * kIntTileBytes, half_tile_[p]);
+  }
+  const std::byte* tile(int p, int64_t s) const {
+    return s == half_ ? half_tile_[p] : codes_ + p * panel() + s * kIntTileBytes;
+  }
+  template <int part, int Count>
+  SLUICE_SIMD_INLINE void work() {
+    const std::byte* at = ahead_ + part / 2 * panel() + part % 2 * kInt8GroupBytes;
+    for (int64_t line = 0; line < kInt8GroupBytes; line += 64) Machine::prefetch(at + line);
+    if (part == 2 * Count - 1) ahead_ += kIntTileBytes;
+  }
+
+ private:
+  static constexpr int64_t kAhead = 4096;
+  int64_t panel() const { return static_cast<int64_t>(product_.panel_bytes); }
+  const PanelProduct& product_;
+  const std::byte* codes_ = nullptr;
+  const std::byte* ahead_ = nullptr;
+  int64_t half_ = -1;
+  alignas(64) std::byte half_tile_[2][kIntTileBytes];
+};
+
+// int4: a ring of multiplied-out steps. With one block of rows each step is used once, and a ring
+// of four leaves the first-level cache to the rest; several blocks of rows use the steps of a block
+// of k in turns, while the next one is being made.
+template <class Machine>
+class IntPanelTiles<Machine, WeightFormat::kInt4> {
+ public:
+  IntPanelTiles(const PanelProduct& product, int64_t row_blocks)
+      : steps_(product), row_blocks_(row_blocks), mask_(row_blocks == 1 ? 3 : kRing - 1) {
+    if (row_blocks == 1)
+      for (int i = 0; i < 2; ++i) expand();
+  }
+  void begin(const std::byte*, int64_t groups) {
+    base_ = next_base_;
+    next_base_ += (groups + 1) / 2;
+    if (row_blocks_ > 1)
+      while (made_ < next_base_) expand();
+  }
+  const std::byte* tile(int p, int64_t s) const { return slots_[(base_ + s) & mask_][p]; }
+  template <int part, int Count>
+  SLUICE_SIMD_INLINE void work() {
+    if (part == 0) {
+      turn_ = turn_ + 1 < row_blocks_ ? turn_ + 1 : 0;
+      working_ = turn_ == 0 && !steps_.done() && (row_blocks_ == 1 || made_ < base_ + kRing);
+    }
+    if (!working_) return;
+    expand_group(part / 2, part % 2);
+    if (part == 2 * Count - 1) next(Count);
+  }
+
+ private:
+  static constexpr int64_t kRing = 16;  // two blocks of 512 k
+  static constexpr int64_t kAhead = 4096;
+  // Half of a step of one panel.
+  SLUICE_SIMD_INLINE void expand_group(int64_t p, int64_t half) {
+    const int64_t groups = steps_.groups(), g = 2 * steps_.step() + half;
+    // Rows behind a last half step keep what they had: x is zero there.
+    if (g >= groups || p >= steps_.panels()) return;
+    const std::byte* block = steps_.block(p);
+    const std::byte* codes = block + int4_codes_at(groups) + g * kInt4GroupBytes;
+    for (int64_t line = 0; line < kInt4GroupBytes; line += 64)
+      Machine::prefetch(codes + line + kAhead);
+    Machine::expand_int4(block, g, codes, slots_[made_ & mask_][p] + half * 512);
+  }
+  // Ends the step, of whose panels `done` are made.
+  SLUICE_SIMD_INLINE void next(int64_t done) {
+    for (int64_t p = done; p < steps_.panels(); ++p)
+      for (int64_t half = 0; half < 2; ++half) expand_group(p, half);
+    ++made_;
+    steps_.next();
+  }
+  void expand() {
+    if (!steps_.done()) next(0);
+  }
+
+  IntSteps<WeightFormat::kInt4> steps_;
+  const int64_t row_blocks_, mask_;
+  int64_t base_ = 0, next_base_ = 0, made_ = 0, turn_ = 0;
+  bool working_ = false;
+  alignas(64) std::byte slots_[kRing][2][kIntTileBytes];
 };
 
 template <class Machine, WeightFormat format>
@@ -131,15 +193,15 @@ class IntTileProduct {
 
   void run() {
     TileConfig config;
-    for (int t = 0; t < 6; ++t) config.set(t, rows_.height, 64);
-    config.set(6, 16, 64);
+    for (int t = 0; t < 7; ++t) config.set(t, rows_.height, 64);
     config.set(7, 16, 64);
+    if (!three()) config.set(6, 16, 64);
     Tiles tiles(config);
-    const int64_t blocks = (rows_.tiles + 1) / 2;
+    const int64_t blocks = three() ? 1 : (rows_.tiles + 1) / 2;
     for (int64_t block = 0; block < blocks; block += kIntGroupBlocks) {
       first_ = block;
       blocks_ = blocks - block < kIntGroupBlocks ? blocks - block : kIntGroupBlocks;
-      Panels panels(product_);
+      Panels panels(product_, blocks_);
       for (int64_t p = product_.panel_begin; p < product_.panel_end; p += 2) {
         if (product_.panel_end - p > 1)
           multiply_pair<2>(tiles, panels, p);
@@ -153,65 +215,123 @@ class IntTileProduct {
  private:
   template <int Count>
   void multiply_pair(Tiles& tiles, Panels& panels, int64_t panel) {
-    int64_t step = 0;
-    for (int64_t b = 0; b < rows_.blocks; ++b) {
-      panels.next();
+    const int64_t all = int_groups(product_.k), whole = product_.block / kIntGroup;
+    const std::byte* block = product_.panels + static_cast<size_t>(panel) * product_.panel_bytes;
+    for (int64_t b = 0, first = 0; first < all; first += whole, ++b) {
+      const int64_t groups = all - first < whole ? all - first : whole;
+      panels.begin(block, groups);
+      const Block here{block, panel, b, first / 2, (groups + 1) / 2};
       for (int64_t r = 0; r < blocks_; ++r) {
-        if ((first_ + r) * 2 + 1 < rows_.tiles)
-          multiply_block<2, Count>(tiles, panels, panel, r, b, step);
+        if (three())
+          multiply_block<3, Count>(tiles, panels, here, r);
+        else if ((first_ + r) * 2 + 1 < rows_.tiles)
+          multiply_block<2, Count>(tiles, panels, here, r);
         else
-          multiply_block<1, Count>(tiles, panels, panel, r, b, step);
+          multiply_block<1, Count>(tiles, panels, here, r);
       }
-      step += panels.steps();
+      block += IntSteps<format>::block_bytes(groups);
+    }
+  }
+
+  // A block of k of two panels.
+  struct Block {
+    const std::byte* data;
+    int64_t panel, index, step, steps;
+  };
+
+  // 33 to 48 rows: a block of their own, which needs each step of the weights only once.
+  bool three() const { return rows_.tiles == 3; }
+
+  // Sums in tiles 0 to 3 (row tile + 2 * panel), rows in 4 and 5, weights in 6 and 7.
+  template <int Rows, int Count>
+  SLUICE_SIMD_INLINE void step_of_two(Tiles& tiles, Panels& panels, const int8_t* a, int64_t a_next,
+                                      int64_t s) {
+    tiles.template load<6>(panels.tile(0, s), 64);
+    tiles.template load<4>(a, 64);
+    dot<0, 4, 6>(tiles);
+    panels.template work<0, Count>();
+    if constexpr (Rows > 1) {
+      tiles.template load<5>(a + a_next, 64);
+      dot<1, 5, 6>(tiles);
+    }
+    panels.template work<1, Count>();
+    if constexpr (Count > 1) {
+      tiles.template load<7>(panels.tile(1, s), 64);
+      dot<2, 4, 7>(tiles);
+      panels.template work<2, Count>();
+      if constexpr (Rows > 1) dot<3, 5, 7>(tiles);
+      panels.template work<3, Count>();
+    }
+  }
+  // Sums in tiles 0 to 5 (row tile + 3 * panel), rows in 6, weights in 7.
+  template <int Count>
+  SLUICE_SIMD_INLINE void step_of_three(Tiles& tiles, Panels& panels, const int8_t* a,
+                                        int64_t a_next, int64_t s) {
+    tiles.template load<7>(panels.tile(0, s), 64);
+    tiles.template load<6>(a, 64);
+    dot<0, 6, 7>(tiles);
+    panels.template work<0, Count>();
+    tiles.template load<6>(a + a_next, 64);
+    dot<1, 6, 7>(tiles);
+    panels.template work<1, Count>();
+    tiles.template load<6>(a + 2 * a_next, 64);
+    dot<2, 6, 7>(tiles);
+    if constexpr (Count > 1) {
+      tiles.template load<7>(panels.tile(1, s), 64);
+      dot<5, 6, 7>(tiles);
+      panels.template work<2, Count>();
+      tiles.template load<6>(a + a_next, 64);
+      dot<4, 6, 7>(tiles);
+      panels.template work<3, Count>();
+      tiles.template load<6>(a, 64);
+      dot<3, 6, 7>(tiles);
     }
   }
 
   // One block of k of one block of rows, and meanwhile the work for others.
   template <int Rows, int Count>
-  SLUICE_SIMD_INLINE void multiply_block(Tiles& tiles, Panels& panels, int64_t panel, int64_t r,
-                                         int64_t b, int64_t step) {
+  SLUICE_SIMD_INLINE void multiply_block(Tiles& tiles, Panels& panels, const Block& block,
+                                         int64_t r) {
     const int64_t height = rows_.height, a_step = height * 64, a_next = rows_.steps * a_step;
-    const int64_t steps = panels.steps(), tile = (first_ + r) * 2;
-    const int8_t* a = rows_.codes + tile * a_next + step * a_step;
+    const int64_t tile = (first_ + r) * 2;
+    const int64_t each = (pending_.rows + block.steps - 1) / block.steps;
+    const int8_t* a = rows_.codes + tile * a_next + block.step * a_step;
     tiles.template zero<0>();
     tiles.template zero<1>();
     tiles.template zero<2>();
     tiles.template zero<3>();
-    for (int64_t s = 0; s < steps; ++s, a += a_step) {
-      tiles.template load<6>(panels.tile(0, s), 64);
-      tiles.template load<4>(a, 64);
-      dot<0, 4, 6>(tiles);
-      if constexpr (Rows > 1) {
-        tiles.template load<5>(a + a_next, 64);
-        dot<1, 5, 6>(tiles);
-      }
-      if constexpr (Count > 1) {
-        tiles.template load<7>(panels.tile(1, s), 64);
-        dot<2, 4, 7>(tiles);
-        if constexpr (Rows > 1) dot<3, 5, 7>(tiles);
-      }
-      panels.work(r * steps + s, blocks_ * steps);
-      scale(pending_.rows * (s + 1) / steps);
+    if constexpr (Rows == 3) {
+      tiles.template zero<4>();
+      tiles.template zero<5>();
+    }
+    for (int64_t s = 0; s < block.steps; ++s, a += a_step) {
+      if constexpr (Rows == 3)
+        step_of_three<Count>(tiles, panels, a, a_next, s);
+      else
+        step_of_two<Rows, Count>(tiles, panels, a, a_next, s);
+      scale(each);
     }
     finish();
     int32_t* sums = sums_[turn_ ^= 1];
     store<Rows, Count>(tiles, sums);
+    const int64_t row = tile * height, left = product_.row_count - row;
+    pending_ = {};
     pending_.sums = sums;
-    pending_.acc = acc_[r];
+    pending_.acc = acc_ + r * 32 * 2 * 16;
+    pending_.rows = left < Rows * height ? left : Rows * height;
     pending_.panels = Count;
     pending_.height = height;
-    pending_.row = tile * height;
-    pending_.panel = panel;
-    const int64_t left = product_.row_count - pending_.row;
-    pending_.rows = left < Rows * height ? left : Rows * height;
-    pending_.done = 0;
-    pending_.first = b == 0;
-    pending_.last = b + 1 == rows_.blocks;
     for (int t = 0; t < Rows; ++t) {
-      pending_.scales[t] = rows_.scales + ((tile + t) * rows_.blocks + b) * height;
-      pending_.corrections[t] = rows_.corrections + ((tile + t) * rows_.blocks + b) * height;
+      const int64_t at = ((tile + t) * rows_.blocks + block.index) * height;
+      pending_.scales[t] = rows_.scales + at;
+      pending_.corrections[t] = rows_.corrections + at;
     }
-    for (int p = 0; p < Count; ++p) pending_.weight_scales[p] = panels.block(p);
+    for (int p = 0; p < Count; ++p)
+      pending_.weight_scales[p] = block.data + static_cast<size_t>(p) * product_.panel_bytes;
+    pending_.first = block.index == 0;
+    pending_.last = block.index + 1 == rows_.blocks;
+    pending_.row = row;
+    pending_.panel = block.panel;
   }
 
   template <int sum, int left, int right>
@@ -224,28 +344,31 @@ class IntTileProduct {
   template <int Rows, int Count>
   SLUICE_SIMD_INLINE void store(Tiles& tiles, int32_t* sums) {
     constexpr int64_t kStride = Count * 64;
+    constexpr int kUp = Rows == 3 ? 3 : 2;
+    const int64_t next = rows_.height * Count * 16;
     tiles.template store<0>(sums, kStride);
-    if constexpr (Count > 1) tiles.template store<2>(sums + 16, kStride);
-    if constexpr (Rows > 1) {
-      int32_t* second = sums + rows_.height * Count * 16;
-      tiles.template store<1>(second, kStride);
-      if constexpr (Count > 1) tiles.template store<3>(second + 16, kStride);
-    }
+    if constexpr (Count > 1) tiles.template store<kUp>(sums + 16, kStride);
+    if constexpr (Rows > 1) tiles.template store<1>(sums + next, kStride);
+    if constexpr (Rows > 1 && Count > 1) tiles.template store<kUp + 1>(sums + next + 16, kStride);
+    if constexpr (Rows > 2) tiles.template store<2>(sums + 2 * next, kStride);
+    if constexpr (Rows > 2 && Count > 1) tiles.template store<5>(sums + 2 * next + 16, kStride);
   }
 
-  // Scales the pending rows below `end`.
-  SLUICE_SIMD_INLINE void scale(int64_t end) {
-    for (; pending_.done < end; ++pending_.done) {
-      const int64_t row = pending_.done, t = row >= pending_.height ? 1 : 0;
-      const int64_t r = t != 0 ? row - pending_.height : row;
-      const float x_scale = pending_.scales[t][r];
-      const int32_t correction = format == WeightFormat::kInt8 ? pending_.corrections[t][r] : 0;
-      for (int64_t p = 0; p < pending_.panels; ++p) {
-        const int64_t at = (row * pending_.panels + p) * 16;
-        Machine::template add_block<format>(pending_.sums + at, correction, x_scale,
-                                            pending_.weight_scales[p], pending_.first,
-                                            pending_.acc + at);
-      }
+  // Scales up to `count` of the pending rows.
+  SLUICE_SIMD_INLINE void scale(int64_t count) {
+    IntPending& p = pending_;
+    while (count > 0 && p.done < p.rows) {
+      const int64_t t = p.done < p.height ? 0 : p.done < 2 * p.height ? 1 : 2;
+      const int64_t r = p.done - t * p.height, end = (t + 1) * p.height;
+      const int64_t left = (end < p.rows ? end : p.rows) - p.done;
+      const int64_t rows = count < left ? count : left;
+      const int64_t at = p.done * p.panels * 16;
+      for (int64_t panel = 0; panel < p.panels; ++panel)
+        Machine::template add_rows<format>(
+            p.sums + at + panel * 16, p.panels * 16, rows, p.corrections[t] + r, p.scales[t] + r,
+            p.weight_scales[panel], p.first, p.acc + at + panel * 16);
+      p.done += rows;
+      count -= rows;
     }
   }
   // Scales what is left, and hands rows that are complete to the epilogue.
@@ -254,8 +377,7 @@ class IntTileProduct {
     if (pending_.last)
       product_.epilogue(
           {&product_, pending_.acc, pending_.row, pending_.rows, pending_.panel, pending_.panels});
-    pending_.rows = pending_.done = 0;
-    pending_.last = false;
+    pending_ = {};
   }
 
   const PanelProduct& product_;
@@ -263,8 +385,8 @@ class IntTileProduct {
   int64_t first_ = 0, blocks_ = 0;  // the group's blocks of rows
   IntPending pending_;
   int turn_ = 0;
-  alignas(64) int32_t sums_[2][32 * 2 * 16];
-  alignas(64) float acc_[kIntGroupBlocks][32 * 2 * 16];
+  alignas(64) int32_t sums_[2][48 * 2 * 16];
+  alignas(64) float acc_[kIntGroupBlocks * 32 * 2 * 16];
 };
 
 template <class Machine, WeightFormat format>

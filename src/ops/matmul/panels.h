@@ -59,7 +59,11 @@ struct PanelKernel {
   void (*multiply)(const PanelProduct& product);
   // Stores acc (+ bias): output columns 16 p .., or gate first, then up in a glu layout.
   PanelEpilogue* store;
-  // Instead of the three in CUDA rows: the whole of one or many products, queued on a stream.
+  // May be null. Fills rows [begin, end) of `to` with those that prepare() made for `from`, whose
+  // rows are all of x: what prepare(to, begin, end) would do, without rounding a row once more.
+  void (*gather)(const PanelProduct& from, const PanelProduct& to, int64_t begin,
+                 int64_t end) = nullptr;
+  // Instead of all these in CUDA rows: the whole of one or many products, queued on a stream.
   void (*launch)(const GroupedProduct& product) = nullptr;
 };
 inline constexpr int64_t kPanelRowGrain = 24;

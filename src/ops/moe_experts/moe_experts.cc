@@ -123,6 +123,10 @@ Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs
   if (plan.active.empty()) return plan;
   plan.prepared = s.prepared;
   if (args.arith == Arith::kInt) {
+    // Nobody needs the hidden rows' place before the products.
+    const auto floats = prepared_floats(static_cast<int64_t>(args.ids.size()), args.experts.width);
+    plan.rounded = {reinterpret_cast<std::byte*>(s.hidden),
+                    static_cast<size_t>(floats) * sizeof(float)};
     prepare_grouped(context, plan);
     multiply_grouped(context, plan);
     return plan;
