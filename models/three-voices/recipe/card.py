@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import corpus
+import formats
 
 TITLES = {"austen": "Jane Austen", "shakespeare": "Shakespeare", "bible": "King James Bible"}
 
@@ -112,7 +113,7 @@ While it learned (weights of that moment, held-out text, `recipe/train.py`):
 
 {curve}
 
-## How the voices use the experts
+{formats}## How the voices use the experts
 
 ![Share of each voice's tokens that every expert receives, by layer](expert-load.svg)
 
@@ -178,6 +179,7 @@ python evaluate.py                      # bits per byte, expert load       -> wo
 python sample.py                        # samples and their voices         -> work/samples.json
 python load_map.py                      # the picture above                -> ../expert-load.svg
 python card.py                          # this page                        -> ../README.md
+python formats.py CORPUS_DIRECTORY      # the table of weight formats, with a built sluice
 ```
 
 This model: {steps:,} steps of {batch} windows, {tokens_seen:.1f} million tokens ({epochs:.1f} epochs) in {seconds:,} s with
@@ -248,7 +250,12 @@ def main():
     expert = 3 * c["hidden"] * c["expert_width"] * c["layers"]
     used = run["parameters"] - expert * (c["experts"] - c["active"])
     settings = sampled["settings"]
+    measured, section = record / "formats.json", ""
+    if measured.exists():
+        table = formats.table(json.loads(measured.read_text()))
+        section = f"## In other weight formats\n\n{formats.BEGIN}\n{table}\n{formats.END}\n\n"
     text = CARD.format(
+        formats=section,
         **{**c, **settings, **{k: a[k] for k in ("batch", "processes", "muon_lr", "adam_lr", "weight_decay", "dropout",
                                                  "balance", "seed")}},
         parameters=run["parameters"] / 1e6, count=run["parameters"], used=used, tensors=run["tensors"],
