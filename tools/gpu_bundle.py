@@ -19,7 +19,7 @@ TOTAL_LIMIT = 60 * MIB           # the archive and the whole tree, which travels
 SYSTEM = re.compile(r"^(linux-vdso|libc|libm|libdl|librt|libpthread|ld-linux-x86-64)\.so")
 PROBES = ("wgmma", "tma", "launch", "bandwidth")
 # Beside the ops with a CUDA row: suites that run whole models or the device room.
-SUITES = re.compile(r"^(device_.*|bench_gpu_.*)_test$")
+SUITES = re.compile(r"^(device_.*|bench_gpu_.*|tests_device)_test$")
 
 
 class Refused(Exception):

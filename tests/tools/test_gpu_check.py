@@ -43,9 +43,9 @@ class Folder(unittest.TestCase):
 
     def make_bundle(self, **more):
         names = ["sluice", "ops_rms_norm_test", "ops_rope_test", "device_block_test", "probe_wgmma",
-                 "bench_ops"]
+                 "bench_ops", "tests_device_test"]
         files = {n: self.script(n, "echo '[  PASSED  ] 2 tests.'") for n in names}
-        facts = {"git": "abc", "date": "now", "nvcc": "13", "tests": names[1:3], "suites": names[3:4],
+        facts = {"git": "abc", "date": "now", "nvcc": "13", "tests": names[1:3], "suites": [names[3], names[6]],
                  "probes": names[4:5], "programs": [names[0], names[5]], **more}
         bundle.pack(self.root / "bundle", files, facts)
         return self.root / "bundle"
@@ -218,7 +218,9 @@ class Plans(Folder):
         manifest = json.loads((self.make_bundle() / "manifest.json").read_text())
         parts = {p[0]: p[2] for p in check.plan(manifest, self.root, self.root)}
         self.assertGreaterEqual(len(parts["models"]), 6)
-        for step in [*parts["models"], parts["bench"][-1]]:
+        self.assertEqual(parts["models"][0].name, "tests_device_test")
+        self.assertNotIn("tests_device_test", [s.name for s in parts["suites"]])
+        for step in [*parts["models"][1:], parts["bench"][-1]]:
             self.assertTrue(pathlib.Path(step.command[1]).is_file(), step.command)
 
 
