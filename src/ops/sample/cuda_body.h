@@ -52,7 +52,7 @@ struct SamplePass {
   template <class Block>
   SLUICE_HD static void fold_greatest(Block& block, typename Block::template PerThread<uint64_t>& v,
                                       uint64_t* scratch) {
-    const auto greatest = [](uint64_t a, uint64_t b) { return a > b ? a : b; };
+    const auto greatest = [](uint64_t u, uint64_t w) { return u > w ? u : w; };
     block.warp_fold(v, greatest);
     const int warps = block.threads() / kWarp;
     block.each([&](int t) {
