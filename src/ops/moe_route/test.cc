@@ -65,7 +65,8 @@ RouteProblem random_problem(int64_t experts, Random& random) {
   p.rule.score = kScores[random.below(4)];
   p.rule.select = random.chance(0.3) ? RouteSelect::kLogit : RouteSelect::kScore;
   p.rule.renormalise = random.chance(0.5);
-  p.rule.epsilon = random.chance(0.5) ? 1e-20f : 0.0f;
+  constexpr float kEpsilons[] = {0.0f, 1e-20f, 0.01f};
+  p.rule.epsilon = kEpsilons[random.below(3)];
   p.rule.routed_scale = random.chance(0.5) ? 2.5f : 1.0f;
   p.k = random.between(1, std::min<int64_t>(experts, 64));
   if (random.chance(0.3)) draw_groups(p.rule, p.k, experts, random);

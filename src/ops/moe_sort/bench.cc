@@ -8,21 +8,21 @@
 namespace sluice {
 namespace {
 
-void declare(const Kernel<MoeSortKernel>& row, int64_t t, int64_t block) {
-  const std::string name =
-      std::string(row.name) + "/e128_k8_t" + std::to_string(t) + (block > 0 ? "_blocks" : "");
+void declare(const Kernel<MoeSortKernel>& row, int64_t experts, int64_t t, int64_t block) {
+  const std::string name = std::string(row.name) + "/e" + std::to_string(experts) + "_k8_t" +
+                           std::to_string(t) + (block > 0 ? "_blocks" : "");
   benchmark::RegisterBenchmark(
       name.c_str(),
-      [t, block](benchmark::State& state) {
-        constexpr int64_t experts = 128, k = 8;
+      [experts, t, block](benchmark::State& state) {
+        constexpr int64_t k = 8;
         std::vector<int32_t> ids(static_cast<size_t>(t * k)), source(ids.size()),
             inverse(ids.size());
         uint32_t bits = 1;
         for (int32_t& id : ids) {
           bits = bits * 1664525u + 1013904223u;
-          id = static_cast<int32_t>(bits >> 25);
+          id = static_cast<int32_t>((bits >> 16) % static_cast<uint32_t>(experts));
         }
-        std::vector<int32_t> starts(experts + 1);
+        std::vector<int32_t> starts(static_cast<size_t>(experts + 1));
         const int64_t capacity = moe_sort_capacity(t * k, experts, block);
         std::vector<int32_t> sorted(static_cast<size_t>(capacity)), blocks(sorted.size());
         MoeSortArgs args;
@@ -54,8 +54,9 @@ int main(int argc, char** argv) {
   using namespace sluice;
   for (const auto& row : moe_sort_kernels()) {
     if (!bench::runnable(row.isa)) continue;
-    for (const int64_t t : {1, 512})
-      for (const int64_t block : {0, 16}) declare(row, t, block);
+    for (const int64_t experts : {128, 256})
+      for (const int64_t t : {1, 32, 256, 512})
+        for (const int64_t block : {0, 16}) declare(row, experts, t, block);
   }
   return bench::main(argc, argv);
 }
