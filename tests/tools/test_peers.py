@@ -72,7 +72,8 @@ class Peers(unittest.TestCase):
         options = dict(m=m, shape=[2048, 768, 128, 8], shape_name="s", peer_name="llama.cpp",
                        kind="k", tables=[], wanted=7,
                        clock=clock or QuietClock(), cores=2, turn=0.001, settle=0, patience=0)
-        return compare.compare_row(ours, peer, **{**options, **more})
+        return compare.compare_row(ours, peer, found_errors=compare.errors(ours, peer, m),
+                                   **{**options, **more})
 
 
 class Rows(Peers):
