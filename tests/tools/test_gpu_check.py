@@ -216,7 +216,7 @@ class Plans(Folder):
 
     def test_goldens_and_scripts_that_the_plan_names_exist(self):
         manifest = json.loads((self.make_bundle() / "manifest.json").read_text())
-        parts = {p[0]: p[2] for p in check.plan(manifest, self.root, self.root)}
+        parts = {p[0]: p[2] for p in check.plan(manifest, self.root)}
         self.assertGreaterEqual(len(parts["models"]), 6)
         self.assertEqual(parts["models"][0].name, "tests_device_test")
         self.assertNotIn("tests_device_test", [s.name for s in parts["suites"]])
