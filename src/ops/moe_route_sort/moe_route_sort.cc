@@ -27,7 +27,7 @@ Status moe_route_sort(const ExecContext& context, const MoeRouteSortArgs& args) 
   SLUICE_RETURN_IF_ERROR(check(args));
   const int64_t budget =
       args.token_budget < 0 ? moe_route_sort_budget(args.route.logits.cols) : args.token_budget;
-  const bool fused = args.route.logits.rows <= budget;
+  const bool fused = !is_cuda(context.isa) && args.route.logits.rows <= budget;
   ExecContext here = context;
   if (fused) here.pool = nullptr;
   SLUICE_RETURN_IF_ERROR(moe_route(here, args.route));
