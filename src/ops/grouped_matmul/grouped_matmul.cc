@@ -152,9 +152,10 @@ Result<const PackedMatrix*> check_device_experts(const GroupedMatmulArgs& a, int
 
 // Panels per range: about 256 KiB, so that an expert's rows find them in the second-level cache,
 // even because gate and up panels belong together, and fewer when the workers would starve.
-int64_t panel_grain(const ExecContext& context, const PanelProduct& product, int64_t active) {
+int64_t panel_grain(const ExecContext& context, const PanelProduct& product, int64_t active,
+                    size_t range_bytes) {
   const int64_t workers = context.pool != nullptr ? context.pool->size() : 1;
-  const int64_t most = (int64_t{256} << 10) / static_cast<int64_t>(product.panel_bytes) / 4 * 4;
+  const auto most = static_cast<int64_t>(range_bytes / product.panel_bytes) / 4 * 4;
   const int64_t fair = round_up(ceil_div(product.panel_end * active, workers * 8), 4);
   return most < 4 ? 4 : fair < most ? fair : most;
 }
@@ -234,7 +235,7 @@ void multiply_grouped(const ExecContext& context, const GroupedPlan& plan) {
   if (plan.active.empty()) return;
   const auto experts = static_cast<int64_t>(plan.active.size());
   const PanelProduct shape = expert_product(plan, plan.active[0]);
-  const int64_t grain = panel_grain(context, shape, experts);
+  const int64_t grain = panel_grain(context, shape, experts, plan.kernel->range_bytes);
   const int64_t ranges = ceil_div(shape.panel_end, grain);
   parallel_ranges(context, experts * ranges, 1, [&](int64_t item, int64_t) {
     PanelProduct product = expert_product(plan, plan.active[static_cast<size_t>(item / ranges)]);

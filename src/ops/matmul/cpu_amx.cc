@@ -39,7 +39,9 @@ constexpr Mxfp4Tables kTables = make_tables();
 
 struct Machine {
   using Tiles = V::Tiles;
-  static void prefetch(const std::byte* p) { V::prefetch(p); }
+  // Inlined by force: V::prefetch says what GCC 12 makes of it otherwise.
+  SLUICE_SIMD_INLINE static void prefetch(const std::byte* p) { V::prefetch(p); }
+  SLUICE_SIMD_INLINE static void prefetch_l2(const std::byte* p) { V::prefetch_l2(p); }
 
   static void round_step(const float* x, int64_t count, uint16_t* out) {
     V::store_bf16(out, V::load_n(x, count));
@@ -88,11 +90,19 @@ struct Machine {
 
 }  // namespace
 
+// A group of rows passes over a range once, pair of panels by pair of panels.
+constexpr size_t kRangeBytes = size_t{1} << 20;
 const PanelKernel matmul_bf16_bf16_amx = {simd::prepare_tiles<Machine>,
                                           simd::multiply_tiles<Machine, WeightFormat::kBF16>,
-                                          simd::store<V>};
+                                          simd::store<V>,
+                                          nullptr,
+                                          nullptr,
+                                          kRangeBytes};
 const PanelKernel matmul_bf16_mxfp4_amx = {simd::prepare_tiles<Machine>,
                                            simd::multiply_tiles<Machine, WeightFormat::kMXFP4>,
-                                           simd::store<V>};
+                                           simd::store<V>,
+                                           nullptr,
+                                           nullptr,
+                                           kRangeBytes};
 
 }  // namespace sluice

@@ -15,16 +15,15 @@ constexpr Kernel<const PanelKernel> kKernels[] = {
 #undef SLUICE_KERNEL
 };
 
-// A range of panels should be worth waking a worker for, and small enough that the rows of a large
-// batch find it still in the second-level cache.
-constexpr size_t kRangeBytes = size_t{256} << 10;
+// A range of panels should be worth waking a worker for.
 constexpr size_t kSmallProduct = size_t{32} << 10;
 
-int64_t panel_grain(const ExecContext& context, const PanelProduct& product, int64_t panels) {
+int64_t panel_grain(const ExecContext& context, const PanelProduct& product, int64_t panels,
+                    size_t range_bytes) {
   const size_t bytes = product.panel_bytes;
   const size_t work = bytes * static_cast<size_t>(panels * product.row_count);
   if (work <= kSmallProduct) return panels;
-  const int64_t most = static_cast<int64_t>(kRangeBytes / bytes) / 4 * 4;
+  const int64_t most = static_cast<int64_t>(range_bytes / bytes) / 4 * 4;
   const int64_t fair = round_up(balanced_grain(context, panels, 1), 4);
   return most < 4 ? 4 : fair < most ? fair : most;
 }
@@ -130,7 +129,7 @@ Status matmul(const ExecContext& context, const MatmulArgs& args, Workspace work
   parallel_ranges(context, product.row_count, kPanelRowGrain,
                   [&](int64_t begin, int64_t end) { kernel->run->prepare(product, begin, end); });
   const int64_t panels = w.panels();
-  parallel_ranges(context, panels, panel_grain(context, product, panels),
+  parallel_ranges(context, panels, panel_grain(context, product, panels, kernel->run->range_bytes),
                   [&](int64_t begin, int64_t end) {
                     PanelProduct part = product;
                     part.panel_begin = begin;

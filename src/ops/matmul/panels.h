@@ -65,6 +65,9 @@ struct PanelKernel {
                  int64_t end) = nullptr;
   // Instead of all these in CUDA rows: the whole of one or many products, queued on a stream.
   void (*launch)(const GroupedProduct& product) = nullptr;
+  // Bytes of panels in one call of multiply(), at most: what passes over them for each block of
+  // rows wants them to stay in the second-level cache; what passes once wants few starts.
+  size_t range_bytes = size_t{256} << 10;
 };
 inline constexpr int64_t kPanelRowGrain = 24;
 

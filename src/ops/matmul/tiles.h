@@ -72,7 +72,9 @@ SLUICE_SIMD_INLINE void zero_sums(Tiles& tiles) {
   tiles.template zero<3>();
 }
 
-// Panels that are tiles as they lie in memory. A step asks for what the next panels will want.
+// Panels that are tiles as they lie in memory. One block of rows streams them as fast as a plain
+// read, on the hardware's prefetcher alone. Further blocks find them in the second-level cache, and
+// the memory would wait meanwhile: so all blocks together ask for the next pair of panels.
 template <class Machine, WeightFormat format>
 class PanelTiles {
  public:
@@ -80,27 +82,27 @@ class PanelTiles {
 
   explicit PanelTiles(const PanelProduct& product) : product_(product) {}
   static constexpr int64_t piece_steps(int64_t steps) { return steps; }
-  void begin(int64_t panel, int64_t step, int64_t blocks) {
-    at_ = product_.panels + static_cast<size_t>(panel) * product_.panel_bytes + step * kTileBytes;
-    ahead_ = at_;
+  void begin(int64_t panel, int64_t, int64_t blocks) {
+    const auto bytes = static_cast<int64_t>(product_.panel_bytes);
+    at_ = product_.panels + panel * bytes;
+    ahead_ = at_ + 2 * bytes;
+    const int64_t left = product_.panel_end - panel - 2;
+    ahead_end_ = blocks == 1 || left <= 0 ? ahead_ : ahead_ + (left < 2 ? left : 2) * bytes;
+    share_ = (2 * kTileBytes / 64 + blocks - 1) / blocks * 64;
   }
   const std::byte* data() const { return at_; }
   int64_t next_panel() const { return static_cast<int64_t>(product_.panel_bytes); }
   template <int Panels>
   SLUICE_SIMD_INLINE void work() {
-    // The first block of rows streams the panels, the others find them in the second-level cache.
-    for (int p = 0; p < Panels; ++p)
-      for (int64_t line = 0; line < kTileBytes; line += 64)
-        Machine::prefetch(ahead_ + p * next_panel() + line + kAhead);
-    ahead_ += kTileBytes;
+    const std::byte* end = ahead_ + share_ < ahead_end_ ? ahead_ + share_ : ahead_end_;
+    for (; ahead_ < end; ahead_ += 64) Machine::prefetch_l2(ahead_);
   }
-  void end() {}
 
  private:
-  static constexpr int64_t kAhead = 4096;
   const PanelProduct& product_;
   const std::byte* at_ = nullptr;
-  const std::byte* ahead_ = nullptr;
+  const std::byte *ahead_ = nullptr, *ahead_end_ = nullptr;  // of the next pair
+  int64_t share_ = 0;                                        // bytes per step and block
 };
 
 // MXFP4 panels: the piece in use, and the one after it, being expanded. The two alternate line by
@@ -157,7 +159,7 @@ class PanelTiles<Machine, WeightFormat::kMXFP4> {
     ++done_;
   }
 
-  static constexpr int64_t kAhead = 4096;
+  static constexpr int64_t kAhead = 2048;
   const PanelProduct& product_;
   int64_t steps_;
   int64_t panel_ = 0, step_ = 0, panels_ = 0;  // where the piece being expanded starts
