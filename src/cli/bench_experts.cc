@@ -122,7 +122,13 @@ nlohmann::ordered_json facts_of(const Bench& b) {
   const Isa isa = b.runtime->isa();
   const auto* kernel = select_panel_kernel(isa, b.format->format, b.format->arith);
   const ExpertShape& s = b.shape;
-  return {{"sluice", version()},
+  const BenchExpertsOptions& o = b.options;
+  return {{"command",
+           fmt::format("sluice bench experts --shape {} --weights {} --tokens {} --routing {} "
+                       "--rotate {} --time {} --seed {} --threads {} --json",
+                       o.shape, o.weights, fmt::join(o.tokens, ","), o.routing, o.rotate_gb,
+                       o.seconds, o.seed, b.runtime->pool().size())},
+          {"sluice", version()},
           {"build", build_id()},
           {"cpu", cpu_name()},
           {"features", cpu_features()},

@@ -47,6 +47,10 @@ TEST(BenchExperts, EveryFormatRunsAndTheNumbersAgree) {
     const nlohmann::json facts = run(small(std::string(format.name)));
     ASSERT_TRUE(facts.is_object());
     EXPECT_EQ(facts["weights"], format.name);
+    EXPECT_EQ(facts["command"],
+              "sluice bench experts --shape 64,32,6,2 --weights " + std::string(format.name) +
+                  " --tokens 1,5 --routing uniform --rotate 0.0001 --time 0 --seed 1 --threads 2 "
+                  "--json");
     EXPECT_EQ(facts["arith"], arith_name(format.arith));
     EXPECT_NE(facts["kernel"], "none");
     EXPECT_EQ(facts["threads"], 2);
