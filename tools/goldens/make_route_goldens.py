@@ -3,7 +3,7 @@
 
 Writes route.safetensors (ids and f64 weights of small routed tables) and sort.safetensors (hashes
 of every output of the block and CSR views). Inputs are not stored: a row is the SplitMix64 sequence
-of its seed, which src/ops/moe_route_sort/conformance_test.cc repeats. Scores are f64; a row in which
+of its seed, which src/ops/moe_route_sort/golden_cases.h repeats. Scores are f64; a row in which
 two different selection values lie closer than an f32 program can tell is passed over, so that ids
 must agree exactly.
 

@@ -141,6 +141,27 @@ TEST_P(MoeRouteRow, ARowDoesNotDependOnItsBatch) {
       std::equal(alone.weights.begin(), alone.weights.end(), all.weights.begin() + 211 * 8));
 }
 
+TEST_P(MoeRouteRow, ReadsEveryHalf) {
+  // All 65536 patterns of the 16-bit formats, subnormals and NaN among them; as upper halves in f32.
+  const DType dtype = dtype_of(GetParam().in);
+  std::vector<uint32_t> wide;
+  std::vector<uint16_t> halves;
+  for (uint32_t i = 0; i < 65536; ++i) {
+    halves.push_back(static_cast<uint16_t>(i * 40503u));
+    wide.push_back(uint32_t{halves.back()} << 16);
+  }
+  const void* data = dtype == DType::kF32 ? static_cast<const void*>(wide.data()) : halves.data();
+  RouteProblem p;
+  p.k = 64;
+  Context context(GetParam().isa), truth(Isa::kReference);
+  for (const RouteScore score : kScores) {
+    p.rule.score = score;
+    const Routed got = run_route(context, {data, dtype, 16, 4096, 4096}, p);
+    EXPECT_TRUE(got == run_route(truth, {data, dtype, 16, 4096, 4096}, p));
+    EXPECT_EQ(got.stats.non_finite_rows, 16);
+  }
+}
+
 TEST_P(MoeRouteRow, TiesGoToTheLowestId) {
   Logits logits(dtype_of(GetParam().in), 1, 40);
   for (int64_t e = 0; e < 40; ++e) logits.set(0, e, e % 20 == 7 ? 2.0f : 1.0f);
