@@ -17,6 +17,10 @@ int64_t bucket_of(std::span<const Chunk> plan) {
   return plan.empty() ? 0 : bucket;
 }
 
+// On a device: rows with bias or penalties, and the ids that they list, of a step that takes no
+// memory of its own; each such row holds two arrays of the vocabulary's length.
+constexpr int64_t kAdjustedRows = 4, kListedIds = 1 << 15;
+
 void ban(SamplingParams& params, std::span<const int32_t> ids) {
   for (const int32_t id : ids) {
     std::erase_if(params.logit_bias, [id](const auto& b) { return b.first == id; });
@@ -48,11 +52,23 @@ Result<std::unique_ptr<Runner>> Runner::create(Runtime& runtime, const Model& mo
   SLUICE_ASSIGN_OR_RETURN(runner->batch_, BatchBuilder::create(runtime.device(), kv, capacity));
   SLUICE_ASSIGN_OR_RETURN(
       runner->state_, ForwardState::create(runtime, model, capacity.tokens, capacity.logit_rows));
-  SLUICE_ASSIGN_OR_RETURN(
-      runner->sampling_,
-      runtime.device().allocate(
-          sample_workspace_bytes(runtime.pool().size(), model.spec.vocabulary), "sampling"));
+  SLUICE_RETURN_IF_ERROR(runner->allocate_sampling());
   return runner;
+}
+
+Status Runner::allocate_sampling() {
+  const int64_t vocabulary = model_->spec.vocabulary;
+  const int workers = context_.pool != nullptr ? context_.pool->size() : 1;
+  size_t bytes = sample_workspace_bytes(workers, vocabulary);
+  if (is_cuda(context_.isa)) {
+    const SampleMemory need =
+        sample_gpu_bytes(most_rows_, vocabulary, std::min(most_rows_, kAdjustedRows), kListedIds);
+    bytes = need.workspace;
+    staging_bytes_ = need.staging;
+    SLUICE_ASSIGN_OR_RETURN(staging_, device_->allocate_staging(need.staging, "sampling"));
+  }
+  SLUICE_ASSIGN_OR_RETURN(sampling_, device_->allocate(bytes, "sampling"));
+  return ok_status();
 }
 
 Status Runner::run(std::span<const Chunk> plan, const Tap* tap) {
@@ -120,7 +136,9 @@ Status Runner::draw() {
   }
   ConstMatrixF32 logits = state_->logits();
   logits.rows = static_cast<int64_t>(rows_.size());
-  return sample(context_, {.logits = logits, .rows = rows_}, {sampling_.data(), sampling_.bytes()});
+  return sample(context_,
+                {.logits = logits, .rows = rows_, .staging = {staging_.get(), staging_bytes_}},
+                {sampling_.data(), sampling_.bytes()});
 }
 
 }  // namespace sluice

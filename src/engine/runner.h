@@ -44,7 +44,11 @@ class Runner {
   std::vector<int32_t> eos_ids_;
   std::unique_ptr<BatchBuilder> batch_;
   std::unique_ptr<ForwardState> state_;
-  Buffer sampling_;  // workspace of the draw
+  Status allocate_sampling();
+
+  Buffer sampling_;                     // workspace of the draw
+  std::shared_ptr<std::byte> staging_;  // of a device: its way there and back
+  size_t staging_bytes_ = 0;
   std::vector<SampleRow> rows_;
   std::vector<SamplingParams> banned_;  // parameters of rows that must not end yet
 };
