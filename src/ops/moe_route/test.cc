@@ -142,7 +142,7 @@ TEST_P(MoeRouteRow, ARowDoesNotDependOnItsBatch) {
 }
 
 TEST_P(MoeRouteRow, ReadsEveryHalf) {
-  // All 65536 patterns of the 16-bit formats, subnormals and NaN among them; as upper halves in f32.
+  // All 65536 patterns of the 16-bit formats, subnormals and NaN too; as upper halves in f32.
   const DType dtype = dtype_of(GetParam().in);
   std::vector<uint32_t> wide;
   std::vector<uint16_t> halves;
