@@ -12,7 +12,7 @@ stopped; a store appears whole or not at all.
 Formats:
   bf16, f32   as the model would be loaded for that compute mode: the same results, bit for bit
   int8        8.06 bits per weight, int4 4.19: integers with one scale per output and --group k
-  mxfp4       as stored; models without MXFP4 weights have none
+  mxfp4       4.25 bits: as stored, or chosen
 The router and the norms are never quantised; attention and head take 8 bits unless told otherwise.
 
 Examples:
@@ -35,7 +35,7 @@ Command declare_pack(CLI::App& app) {
   add_option(*sub, "--group", o->group, "int4, int8: inputs per scale, 128, 256 or 512")
       ->capture_default_str();
   add_flag(*sub, "--nearest", o->nearest,
-           "int4: round to nearest, without the search for the least error");
+           "int4, mxfp4: no search for the scales of the least error");
   add_flag(*sub, "--verify", o->verify, "Compare every tensor with its checksum");
   add_option(*sub, "--threads", o->threads, "Worker threads (default: one per core)")
       ->check(CLI::Range(1, 1024));

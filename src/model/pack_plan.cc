@@ -58,11 +58,11 @@ class Planner {
     if (rule.role == TensorRole::kRouter || computes_values(rule, spec_)) return as_loaded;
     if (wanted == StoreFormat::kInt4) return WeightFormat::kInt4;
     if (wanted == StoreFormat::kInt8) return WeightFormat::kInt8;
-    if (wanted == StoreFormat::kMxfp4 && as_loaded != WeightFormat::kMXFP4)
-      return unimplemented(
-          "{}: is not stored as MXFP4, and quantising to it is not there yet; "
-          "int4 is as small",
-          store_name(rule, 0));
+    if (wanted == StoreFormat::kMxfp4 && as_loaded != WeightFormat::kMXFP4) {
+      if (rule.k % 32 == 0) return WeightFormat::kMXFP4;
+      return invalid_argument("{}: mxfp4: K: expected a multiple of 32, got {}",
+                              store_name(rule, 0), rule.k);
+    }
     return as_loaded;
   }
 
@@ -82,15 +82,15 @@ class Planner {
     const bool blocks = rule_->way->front().dtypes == DtypePolicy::kBytes;
     PackItem item{.rule = rule_, .expert = expert};
     item.exact = blocks ? WeightFormat::kMXFP4 : WeightFormat::kF32;
-    item.lossy = is_int_format(format) ||
+    item.to_mxfp4 = format == WeightFormat::kMXFP4 && !blocks;
+    item.lossy = is_int_format(format) || item.to_mxfp4 ||
                  (format == WeightFormat::kBF16 && !stored_as(*rule_, DType::kBF16));
+    const bool chosen = is_int_format(format) || item.to_mxfp4;
     StoreEntry& e = entry(std::move(name), std::move(item));
     e.format = format;
     e.layout = rule_->rule->glu ? WeightLayout::kGluPanel16 : WeightLayout::kPanel16;
-    if (is_int_format(format)) {
-      e.block = options_.group;
-      return;
-    }
+    if (is_int_format(format)) e.block = options_.group;
+    if (chosen) return;  // every compute mode takes these
     fits_f32_ = fits_f32_ && format == plain(Compute::kF32);
     fits_bf16_ = fits_bf16_ && format == plain(Compute::kBf16);
   }
@@ -146,7 +146,7 @@ class Planner {
   // reads a few, and a quantised head of its own.
   Status make(ToEmbedding) {
     SLUICE_ASSIGN_OR_RETURN(const WeightFormat format, format_of(wanted()));
-    if (spec_.tied_head && !is_int_format(format)) {
+    if (spec_.tied_head && !is_int_format(format) && format != WeightFormat::kMXFP4) {
       add_matrix(store_name(*rule_->rule, 0), 0, format);
       return ok_status();
     }

@@ -12,6 +12,7 @@
 #include "model/config.h"
 #include "model/pack_plan.h"
 #include "model/stored_views.h"
+#include "ops/matmul/quantize_mxfp4.h"
 #include "weights/checksum.h"
 #include "weights/store_writer.h"
 
@@ -167,6 +168,7 @@ class StorePacker {
 
   Status write_matrix(size_t i) {
     const PackItem& item = plan_.items[i];
+    if (item.to_mxfp4) return write_mxfp4(i);
     SLUICE_ASSIGN_OR_RETURN(const PackedMatrix packed,
                             pack_resolved(host_, *item.rule, item.expert, entry(i).format, how_));
     Loss loss;
@@ -179,6 +181,21 @@ class StorePacker {
     SLUICE_RETURN_IF_ERROR(writer_.write(i, 0, packed.data, packed.bytes));
     done_ += packed.bytes;
     return writer_.finish(i, checksum(packed.data, packed.bytes), loss.error, loss.signal);
+  }
+
+  Status write_mxfp4(size_t i) {
+    const PackItem& item = plan_.items[i];
+    SLUICE_ASSIGN_OR_RETURN(const PackedMatrix exact,
+                            pack_resolved(host_, *item.rule, item.expert, WeightFormat::kF32));
+    std::vector<std::byte> bytes(entry(i).bytes);
+    SLUICE_RETURN_IF_ERROR(requantize_mxfp4(exact, !options_.nearest, bytes.data()));
+    PackedMatrix packed = exact;
+    packed.format = WeightFormat::kMXFP4;
+    packed.data = bytes.data();
+    const Loss loss = loss_of(packed, exact);
+    SLUICE_RETURN_IF_ERROR(writer_.write(i, 0, bytes.data(), bytes.size()));
+    done_ += bytes.size();
+    return writer_.finish(i, checksum(bytes.data(), bytes.size()), loss.error, loss.signal);
   }
 
   // A large [N, K] matrix: as many slices at a time as there are workers.
@@ -225,15 +242,16 @@ class StorePacker {
     if (e.layout == WeightLayout::kRowMajor) {
       std::memcpy(out, stored, stored_bytes);
     } else {
-      SLUICE_RETURN_IF_ERROR(pack_rows(*item.rule, rows, e.format, out, how_));
+      if (!item.to_mxfp4) SLUICE_RETURN_IF_ERROR(pack_rows(*item.rule, rows, e.format, out, how_));
       if (item.lossy) SLUICE_RETURN_IF_ERROR(measure(item, e, rows, out, loss));
     }
     source_.release_pages(stored, stored_bytes);
     return ok_status();
   }
 
-  Status measure(const PackItem& item, const StoreEntry& e, const RowSlice& rows,
-                 const std::byte* packed, Loss* loss) {
+  // What a slice has lost; MXFP4 codes are chosen here, too, because both need the exact values.
+  Status measure(const PackItem& item, const StoreEntry& e, const RowSlice& rows, std::byte* packed,
+                 Loss* loss) {
     const size_t bytes = packed_bytes(WeightFormat::kF32, WeightLayout::kPanel16, rows.count, e.k);
     SLUICE_ASSIGN_OR_RETURN(const Buffer exact, host_.allocate(bytes, "weights"));
     SLUICE_RETURN_IF_ERROR(pack_rows(*item.rule, rows, WeightFormat::kF32, exact.data()));
@@ -244,6 +262,7 @@ class StorePacker {
     ours.block = e.block;
     ours.data = packed;
     theirs.data = exact.data();
+    if (item.to_mxfp4) SLUICE_RETURN_IF_ERROR(requantize_mxfp4(theirs, !options_.nearest, packed));
     *loss = loss_of(ours, theirs);
     return ok_status();
   }

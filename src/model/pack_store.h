@@ -31,7 +31,7 @@ struct PackOptions {
   // else as the experts.
   std::optional<StoreFormat> dense, head;
   int64_t group = kIntBlock;  // int4, int8: k per scale
-  bool nearest = false;       // int4: round to nearest instead of the search for the least error
+  bool nearest = false;       // int4, mxfp4: no search for the scales of the least error
   // Called with bytes done and in all from the calling thread; returning false cancels.
   std::function<bool(uint64_t done, uint64_t total)> progress;
 

@@ -140,6 +140,39 @@ TEST_P(StoreOf, IntegersAreThePackersOwnAndTheErrorIsTheirs) {
   EXPECT_EQ(store.model->embedding.layout, WeightLayout::kRowMajor);
 }
 
+TEST_P(StoreOf, Mxfp4IsAsStoredOrChosen) {
+  const ScratchDir dir;
+  const auto report = pack(golden_dir(GetParam()), dir / "store",
+                           {.weights = StoreFormat::kMxfp4, .head = StoreFormat::kMxfp4});
+  const std::string name = GetParam();
+  if (name == "qwen3moe-b" || name == "gemma4-b") {  // I = 48 and 16
+    ASSERT_FALSE(report.ok());
+    EXPECT_NE(report.status().message().find("multiple of 32"), std::string::npos);
+    return;
+  }
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_TRUE(report->header.fits_f32 && report->header.fits_bf16);
+  Loaded store = load_dir(dir / "store", Compute::kF32), whole = load_golden(GetParam());
+  ASSERT_NE(store.model, nullptr);
+  EXPECT_EQ(store.model->head.format, WeightFormat::kMXFP4);
+  for (size_t l = 0; l < whole.model->layers.size(); ++l) {
+    if (whole.model->layers[l].moe.gate_up.empty()) continue;
+    const PackedMatrix &a = store.model->layers[l].moe.gate_up[0],
+                       &b = whole.model->layers[l].moe.gate_up[0];
+    ASSERT_EQ(a.format, WeightFormat::kMXFP4);
+    double error = 0, signal = 0;
+    for (int64_t n = 0; n < a.n; ++n) {
+      for (int64_t k = 0; k < a.k; ++k) {
+        const double r = packed_element(b, n, k), d = packed_element(a, n, k) - r;
+        error += d * d;
+        signal += r * r;
+      }
+    }
+    const bool stored = b.format == WeightFormat::kMXFP4;
+    EXPECT_TRUE(stored ? error == 0 : error > 0 && error < 0.03 * signal) << error / signal;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Goldens, StoreOf,
                          ::testing::Values("qwen3moe-a", "qwen3moe-b", "gemma4-a", "gemma4-b",
                                            "gptoss-a", "gptoss-b"),
