@@ -19,9 +19,12 @@ struct FewRowsBody {
   // A thread for each output of the tile; bf16_tile's steps take turns over the rows' threads.
   static constexpr int kRows = 8, kColumns = 16 * kPanels;
   static constexpr int kThreads = kRows * kColumns;
-  // A chunk: up to 8 KiB of each panel. Steps are 64 bytes farther apart in shared memory than in
-  // the panel where two of them would meet in one bank, and so are panels.
-  static constexpr int kSteps = format == WeightFormat::kF32 ? 4 : 8;
+  // A chunk: up to 8 KiB of each panel, less where more would not fit the registers on its way.
+  // Steps are 64 bytes farther apart in shared memory than in the panel where two of them would
+  // meet in one bank, and so are panels.
+  static constexpr int kSteps = format == WeightFormat::kF32                    ? 4
+                                : format == WeightFormat::kBF16 && kPanels == 2 ? 6
+                                                                                : 8;
   static constexpr int kStepBytes = PanelStep<format>::kBytes;
   static constexpr int kStepRoom = kStepBytes + (format == WeightFormat::kMXFP4 ? 0 : 64);
   static constexpr int kPanelRoom = kSteps * kStepRoom + (kPanels > 1 ? 64 : 0);
@@ -117,29 +120,33 @@ struct FewRowsBody {
     return w + t % kColumns / 16 * kPanelRoom + step * kStepRoom;
   }
 
-  // bf16_tile: e + o of this thread's column for every row, steps t / kColumns, + 8 ...
+  // bf16_tile: e + o of this thread's column for every row, steps t / kColumns, + 8 ... Four rows at
+  // a time: their chains share the registers with the chunk that is on its way.
   SLUICE_HD void step_sums(const Operands& o, int64_t first, int t, const float* x,
                            const std::byte* w, float* partial) const {
-    for (int s = t / kColumns; s < kSteps && first + s < o.steps; s += kRows) {
-      float e[kRows] = {}, d[kRows] = {};
-      SLUICE_UNROLL_BY(2)
-      for (int j = 0; j < kStepK / 2; ++j) {
-        const Pair v = PanelStep<format>::pair(step_of(w, t, s), j, t % 16);
-        SLUICE_UNROLL
-        for (int r = 0; r < kRows; ++r) {
-          if (r >= o.tile.rows) continue;
-          const Pair xs = load_as<Pair>(x + (r * kSteps + s) * kXStep + 2 * j);
-          e[r] = scalar::fma(xs.even, v.even, e[r]);
-          d[r] = scalar::fma(xs.odd, v.odd, d[r]);
+    constexpr int kAtOnce = 4;
+    for (int s = t / kColumns; s < kSteps && first + s < o.steps; s += kRows)
+      for (int row = 0; row < o.tile.rows; row += kAtOnce) {
+        float e[kAtOnce] = {}, d[kAtOnce] = {};
+        SLUICE_UNROLL_BY(2)
+        for (int j = 0; j < kStepK / 2; ++j) {
+          const Pair v = PanelStep<format>::pair(step_of(w, t, s), j, t % 16);
+          SLUICE_UNROLL
+          for (int r = 0; r < kAtOnce; ++r) {
+            if (row + r >= o.tile.rows) continue;
+            const Pair xs = load_as<Pair>(x + ((row + r) * kSteps + s) * kXStep + 2 * j);
+            e[r] = scalar::fma(xs.even, v.even, e[r]);
+            d[r] = scalar::fma(xs.odd, v.odd, d[r]);
+          }
         }
+        SLUICE_UNROLL
+        for (int r = 0; r < kAtOnce; ++r)
+          partial[(s * kRows + row + r) * kColumns + t % kColumns] = e[r] + d[r];
       }
-      SLUICE_UNROLL
-      for (int r = 0; r < kRows; ++r)
-        partial[(s * kRows + r) * kColumns + t % kColumns] = e[r] + d[r];
-    }
   }
   SLUICE_HD float add_steps(const Operands& o, int64_t first, int t, const float* partial,
                             float sum) const {
+    if (t / kColumns >= o.tile.rows) return sum;
     for (int s = 0; s < kSteps && first + s < o.steps; ++s) sum = sum + partial[s * kThreads + t];
     return sum;
   }

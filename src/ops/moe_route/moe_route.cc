@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "ops/kernel_table.h"
+#include "ops/moe_route/bind.h"
 #include "ops/moe_route/kernels.h"
 #include "ops/parallel.h"
 
@@ -85,12 +86,6 @@ Status check(const MoeRouteArgs& a) {
   return check_rule(a.rule, e, a.k);
 }
 
-std::string_view input_name(DType dtype) {
-  if (dtype == DType::kF32) return "f32";
-  if (dtype == DType::kBF16) return "bf16";
-  return dtype == DType::kF16 ? "f16" : "";
-}
-
 MoeRouteTask bind(const ExecContext& context, const MoeRouteArgs& args) {
   MoeRouteTask task;
   task.logits = args.logits.data;
@@ -117,10 +112,23 @@ std::span<const Kernel<MoeRouteKernel>> moe_route_kernels() {
   return kKernels;
 }
 
+std::string_view moe_route_input_name(DType dtype) {
+  if (dtype == DType::kF32) return "f32";
+  if (dtype == DType::kBF16) return "bf16";
+  return dtype == DType::kF16 ? "f16" : "";
+}
+
+Result<MoeRouteTask> bind_moe_route(const ExecContext& context, const MoeRouteArgs& args) {
+  SLUICE_RETURN_IF_ERROR(check(args));
+  MoeRouteTask task = bind(context, args);
+  task.end = args.logits.rows;
+  return task;
+}
+
 Status moe_route(const ExecContext& context, const MoeRouteArgs& args) {
   SLUICE_RETURN_IF_ERROR(check(args));
-  const Kernel<MoeRouteKernel>* kernel =
-      select_kernel(moe_route_kernels(), context.isa, input_name(args.logits.dtype), "none", "f32");
+  const Kernel<MoeRouteKernel>* kernel = select_kernel(
+      moe_route_kernels(), context.isa, moe_route_input_name(args.logits.dtype), "none", "f32");
   if (kernel == nullptr)
     return unimplemented("moe_route: logits: expected f32, bf16 or f16, got {}",
                          dtype_name(args.logits.dtype));

@@ -1,7 +1,7 @@
 // moe_route_sort: routing and sorting in one call, for the few rows of a decode step.
 //
 //   moe_route -> moe_sort, bit for bit what the chain gives at every token count
-// Up to a budget of tokens the call is one launch. On the CPU that is the calling thread without
+// Up to a budget of tokens (and of 2048 pairs) the call is one launch on CUDA devices. On the CPU that is the calling thread without
 // the pool: a decode step's routing is shorter than waking a worker. Beyond the budget it is the
 // chain, rows over the pool; on CUDA devices it always is. Stats say which it was.
 //

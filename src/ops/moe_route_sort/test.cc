@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
+
 #include "ops/moe_route/route_runs.h"
 #include "ops/test_data.h"
 
@@ -33,6 +35,7 @@ struct Out {
   int32_t padded_rows = -7, live_count = -7;
   RouteStats route;
   SortStats sort;
+  int32_t live = -1;  // an input
   Status status;
   bool operator==(const Out& o) const {
     const auto bits = [](const std::vector<float>& v) {
@@ -63,7 +66,8 @@ MoeRouteSortArgs bind(const Logits& logits, int64_t rows, const Problem& p, Out&
   a.route.logits = logits.view(0, rows);
   a.route.rule = p.route.rule;
   a.route.k = p.route.k;
-  a.route.live_tokens = p.route.live < 0 ? nullptr : &p.route.live;
+  out.live = p.route.live;
+  a.route.live_tokens = out.live < 0 ? nullptr : &out.live;
   a.route.ids = out.ids;
   a.route.weights = out.weights;
   a.route.stats = &out.route;
@@ -85,26 +89,27 @@ MoeRouteSortArgs bind(const Logits& logits, int64_t rows, const Problem& p, Out&
   return a;
 }
 
-Out fused(const ExecContext& context, const Logits& logits, int64_t rows, const Problem& p,
+// Out lies on the heap, which a device can read.
+Out fused(const Context& context, const Logits& logits, int64_t rows, const Problem& p,
           int64_t budget, RouteSortStats* stats) {
-  Out out;
-  MoeRouteSortArgs a = bind(logits, rows, p, out);
+  const auto out = std::make_unique<Out>();
+  MoeRouteSortArgs a = bind(logits, rows, p, *out);
   a.token_budget = budget;
   a.stats = stats;
-  out.status = moe_route_sort(context, a);
-  return out;
+  out->status = context.finish(moe_route_sort(context.exec, a));
+  return std::move(*out);
 }
 
-Out chain(const ExecContext& context, const Logits& logits, int64_t rows, const Problem& p) {
-  Out out;
-  MoeRouteSortArgs a = bind(logits, rows, p, out);
-  out.status = moe_route(context, a.route);
-  a.sort.ids = out.ids;
+Out chain(const Context& context, const Logits& logits, int64_t rows, const Problem& p) {
+  const auto out = std::make_unique<Out>();
+  MoeRouteSortArgs a = bind(logits, rows, p, *out);
+  out->status = context.finish(moe_route(context.exec, a.route));
+  a.sort.ids = out->ids;
   a.sort.k = p.route.wide();
-  a.sort.weights = out.weights;
+  a.sort.weights = out->weights;
   a.sort.live_tokens = a.route.live_tokens;
-  if (out.status.ok()) out.status = moe_sort(context, a.sort);
-  return out;
+  if (out->status.ok()) out->status = context.finish(moe_sort(context.exec, a.sort));
+  return std::move(*out);
 }
 
 void fill(Logits& logits, Random& random, bool ties, bool broken) {
@@ -115,9 +120,19 @@ void fill(Logits& logits, Random& random, bool ties, bool broken) {
     }
 }
 
-TEST(MoeRouteSort, EqualsTheChainAtEveryTokenCount) {
+class MoeRouteSortOn : public ::testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    if (!test::runnable(GetParam())) GTEST_SKIP() << "no " << isa_name(GetParam());
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Paths, MoeRouteSortOn,
+                         ::testing::Values(detect_isa(), Isa::kCudaHost, Isa::kCuda),
+                         [](const auto& path) { return std::string(isa_name(path.param)); });
+
+TEST_P(MoeRouteSortOn, EqualsTheChainAtEveryTokenCount) {
   Random random(91);
-  Context pooled(detect_isa(), 2), alone(Isa::kReference);
+  Context pooled(GetParam(), 2), alone(Isa::kReference);
   for (const auto& [experts, k, most] :
        {std::tuple<int64_t, int64_t, int64_t>{128, 4, 130}, {256, 8, 68}, {100, 5, 60}}) {
     Problem p;
@@ -130,19 +145,19 @@ TEST(MoeRouteSort, EqualsTheChainAtEveryTokenCount) {
     fill(logits, random, false, false);
     for (int64_t rows = 0; rows <= most; ++rows) {
       RouteSortStats stats;
-      const Out got = fused(pooled.exec, logits, rows, p, -1, &stats);
+      const Out got = fused(pooled, logits, rows, p, -1, &stats);
       ASSERT_TRUE(got.status.ok()) << got.status.message();
-      ASSERT_TRUE(got == chain(pooled.exec, logits, rows, p)) << rows << " tokens";
-      ASSERT_TRUE(got == chain(alone.exec, logits, rows, p)) << rows << " tokens";
+      ASSERT_TRUE(got == chain(pooled, logits, rows, p)) << rows << " tokens";
+      ASSERT_TRUE(got == chain(alone, logits, rows, p)) << rows << " tokens";
       EXPECT_EQ(stats.fused_calls, rows <= budget ? 1 : 0) << rows << " tokens";
       EXPECT_EQ(stats.chained_calls, rows <= budget ? 0 : 1) << rows << " tokens";
     }
   }
 }
 
-TEST(MoeRouteSort, TheHandOverIsInvisibleButForTheStatistics) {
+TEST_P(MoeRouteSortOn, TheHandOverIsInvisibleButForTheStatistics) {
   Random random(92);
-  Context context(detect_isa(), 2);
+  Context context(GetParam(), 2);
   for (int64_t i = 0; i < test::property_runs(300); ++i) {
     Problem p;
     p.experts = random.between(2, 200);
@@ -163,12 +178,12 @@ TEST(MoeRouteSort, TheHandOverIsInvisibleButForTheStatistics) {
                   random.below(5));
     fill(logits, random, random.chance(0.5), random.chance(0.3));
     RouteSortStats stats;
-    const Out one = fused(context.exec, logits, rows, p, rows, &stats);
+    const Out one = fused(context, logits, rows, p, rows, &stats);
     EXPECT_EQ(stats.fused_calls, 1);
-    const Out two = fused(context.exec, logits, rows, p, std::max<int64_t>(rows - 1, 0), &stats);
+    const Out two = fused(context, logits, rows, p, std::max<int64_t>(rows - 1, 0), &stats);
     EXPECT_EQ(stats.chained_calls, rows > 0 ? 1 : 0);
     ASSERT_TRUE(one.status.ok()) << one.status.message();
-    ASSERT_TRUE(one == two && one == chain(context.exec, logits, rows, p)) << "configuration " << i;
+    ASSERT_TRUE(one == two && one == chain(context, logits, rows, p)) << "configuration " << i;
   }
 }
 

@@ -171,7 +171,6 @@ SLUICE_HD inline int64_t padded_before(const Sort& s, int64_t e, int64_t thread,
 // Everything in one launch: one thread walks the pairs of an expert.
 struct SortBody {
   static constexpr int kThreads = 512;
-  static constexpr int64_t kMostPairs = 2048;
   MoeSortTask task;
 
   static size_t shared_bytes(const MoeSortTask& task) {
@@ -297,7 +296,7 @@ struct SortPlaceBody {
 // Runs what the task needs: run(blocks, body, shared bytes).
 template <class Run>
 void sort_with(const MoeSortTask& task, const Run& run) {
-  if (task.tokens * task.k <= SortBody::kMostPairs)
+  if (task.tokens * task.k <= kSortOneLaunchPairs)
     return run(int64_t{1}, SortBody{task}, SortBody::shared_bytes(task));
   run(task.experts, SortCountBody{task}, sort_shared(task, 0));
   run(int64_t{1}, SortOffsetBody{task}, sort_shared(task, 0));

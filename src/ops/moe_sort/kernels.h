@@ -10,6 +10,9 @@ class Stream;  // device/device.h
 struct SortStats;
 enum class PairForm;
 
+// Pairs up to which the CUDA rows take one launch.
+inline constexpr int64_t kSortOneLaunchPairs = 2048;
+
 struct MoeSortTask {
   const int32_t* ids = nullptr;
   int64_t tokens = 0, k = 0, experts = 0;

@@ -1,6 +1,7 @@
 #include "ops/moe_sort/moe_sort.h"
 
 #include "ops/kernel_table.h"
+#include "ops/moe_sort/bind.h"
 #include "ops/moe_sort/kernels.h"
 #include "ops/moe_sort/pairs.h"
 #include "tensor/view.h"
@@ -168,16 +169,21 @@ int64_t moe_sort_distinct_capacity(int64_t tokens, int64_t k, int64_t experts, i
   return moe_sort_capacity(tokens * (k < experts ? k : experts), experts, block_size);
 }
 
-Status moe_sort(const ExecContext& context, const MoeSortArgs& args) {
+Result<MoeSortTask> bind_moe_sort(const ExecContext& context, const MoeSortArgs& args) {
   SLUICE_RETURN_IF_ERROR(check_ids(args));
   SLUICE_RETURN_IF_ERROR(check_experts(context, args));
   SLUICE_RETURN_IF_ERROR(check_csr(args));
   SLUICE_RETURN_IF_ERROR(check_blocks(args));
+  MoeSortTask task = bind(args);
+  task.stream = context.stream;
+  return task;
+}
+
+Status moe_sort(const ExecContext& context, const MoeSortArgs& args) {
+  SLUICE_ASSIGN_OR_RETURN(const MoeSortTask task, bind_moe_sort(context, args));
   const Kernel<MoeSortKernel>* kernel =
       select_kernel(moe_sort_kernels(), context.isa, "any", "none", "exact");
   if (kernel == nullptr) return no_kernel("moe_sort", context.isa);
-  MoeSortTask task = bind(args);
-  task.stream = context.stream;
   if (!kernel->run(task))
     return invalid_argument(
         "moe_sort: ids: a row names an expert twice although distinct_ids promises that none does, "
