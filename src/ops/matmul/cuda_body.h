@@ -120,8 +120,8 @@ struct FewRowsBody {
     return w + t % kColumns / 16 * kPanelRoom + step * kStepRoom;
   }
 
-  // bf16_tile: e + o of this thread's column for every row, steps t / kColumns, + 8 ... Four rows at
-  // a time: their chains share the registers with the chunk that is on its way.
+  // bf16_tile: e + o of this thread's column for every row, steps t / kColumns, + 8 ...; four rows
+  // at a time, because their chains share the registers with the chunk that is on its way.
   SLUICE_HD void step_sums(const Operands& o, int64_t first, int t, const float* x,
                            const std::byte* w, float* partial) const {
     constexpr int kAtOnce = 4;

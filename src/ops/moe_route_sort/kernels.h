@@ -1,5 +1,5 @@
-// The rows of kernels.inc: routing and sorting in one launch, what moe_route_sort.cc does by calling
-// the pieces where there is none. At most kSortOneLaunchPairs pairs.
+// The rows of kernels.inc: routing and sorting in one launch, for at most kSortOneLaunchPairs
+// pairs. Where there is no row moe_route_sort.cc calls the pieces.
 #pragma once
 
 #include <span>

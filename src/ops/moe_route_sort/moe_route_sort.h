@@ -1,9 +1,9 @@
 // moe_route_sort: routing and sorting in one call, for the few rows of a decode step.
 //
 //   moe_route -> moe_sort, bit for bit what the chain gives at every token count
-// Up to a budget of tokens (and of 2048 pairs) the call is one launch on CUDA devices. On the CPU that is the calling thread without
-// the pool: a decode step's routing is shorter than waking a worker. Beyond the budget it is the
-// chain, rows over the pool; on CUDA devices it always is. Stats say which it was.
+// Up to a budget of tokens the call is one launch, on CUDA devices if there are at most 2048 pairs.
+// On the CPU that is the calling thread without the pool: a decode step's routing is shorter than
+// waking a worker. Beyond the budget it is the chain, rows over the pool. Stats say which it was.
 //
 // What the sort takes from the route: its ids [T, K+S] and weights, so that shared experts are
 // sorted with the others. Arguments are the pieces'; of sort, ids, k, weights and live_tokens are

@@ -170,7 +170,7 @@ SLUICE_HD inline int64_t padded_before(const Sort& s, int64_t e, int64_t thread,
 
 // Everything in one launch: one thread walks the pairs of an expert.
 struct SortBody {
-  static constexpr int kThreads = 512;
+  static constexpr int kThreads = 256;
   MoeSortTask task;
 
   static size_t shared_bytes(const MoeSortTask& task) {
