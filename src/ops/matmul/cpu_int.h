@@ -253,7 +253,9 @@ void gather_int(const PanelProduct& from, const PanelProduct& to, int64_t begin,
     const IntRow row = int_row(all, r);
     for (int64_t s = 0; s < all.steps; ++s)
       W::copy_line(source.codes + s * source.height * 64, row.codes + s * row.height * 64);
-    for (int64_t c = 0; c < all.corrections_each; ++c)
+    // Tiles of int4 hold signed weights, which need none.
+    const bool corrected = format == WeightFormat::kInt8 || to.row_count <= W::kMostDotRows;
+    for (int64_t c = 0; corrected && c < all.corrections_each; ++c)
       row.corrections[c * row.height] = source.corrections[c * source.height];
     for (int64_t b = 0; b < all.blocks; ++b)
       row.scales[b * row.height] = source.scales[b * source.height];

@@ -9,9 +9,11 @@
 
 namespace sluice::simd {
 
-template <class Vector>
+// `most_dot_rows`: products of more rows do without these dot products of int4 weights.
+template <class Vector, int64_t most_dot_rows = INT64_MAX>
 struct Int512 {
   using V = Vector;
+  static constexpr int64_t kMostDotRows = most_dot_rows;
   using I = __m512i;
   using Dots = __m512i;
   // 8 rows take 8 dot products and 8 totals of the 32 registers.

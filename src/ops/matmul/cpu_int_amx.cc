@@ -7,7 +7,11 @@ namespace sluice {
 namespace {
 
 using V = simd::Amx;
-using W = simd::Int512<V>;
+
+// Up to how many rows dot products of int4 codes as they lie win over tiles. Weights in the
+// second-level cache, N = 1536, K = 2048, microseconds with dots and with tiles: 2 rows 36 and 54,
+// 4 rows 55 and 57, 6 rows 92 and 60.
+using W = simd::Int512<V, 4>;
 using enum WeightFormat;
 
 // Byte j of each 32-bit lane into all its bytes: the multipliers of groups 2 j and 2 j + 1.
@@ -67,16 +71,9 @@ struct Machine {
   }
 };
 
-// From how many rows on tiles win over dot products of the codes as they lie. Weights in the
-// second-level cache, N = 1536, K = 2048, microseconds with dots and with tiles: 2 rows 36 and 54,
-// 4 rows 55 and 57, 6 rows 92 and 60.
-constexpr int64_t tile_rows(WeightFormat format) {
-  return format == kInt4 ? 5 : 2;
-}
-
 template <WeightFormat format>
 void multiply(const PanelProduct& product) {
-  if (product.row_count < tile_rows(format))
+  if (product.row_count <= (format == kInt4 ? W::kMostDotRows : 1))
     simd::multiply_int<W, format>(product);
   else
     simd::multiply_int_tiles<Machine, format>(product);

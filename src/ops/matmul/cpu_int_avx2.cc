@@ -13,6 +13,7 @@ namespace simd {
 template <class Vector>
 struct Int256 {
   using V = Vector;
+  static constexpr int64_t kMostDotRows = INT64_MAX;
   using I = typename V::I;
   // int4: 16-bit lane pairs, the sums of k 0, 1 and of k 2, 3 of every four.
   using Dots = I;

@@ -49,6 +49,12 @@ class IntSteps {
   const std::byte* block(int64_t p) const {
     return at_ + static_cast<size_t>(p) * product_.panel_bytes;
   }
+  // From a line of this step to the one that a panel's stream reaches `bytes` later: behind a panel
+  // comes the one after the next.
+  int64_t ahead(int64_t bytes) const {
+    const auto panel = static_cast<int64_t>(product_.panel_bytes);
+    return at_ - start_ + step_ * 2 * kInt4GroupBytes + bytes < panel ? bytes : bytes + panel;
+  }
   static constexpr int64_t block_bytes(int64_t groups) {
     return format == WeightFormat::kInt4 ? int4_block_bytes(groups) : int8_block_bytes(groups);
   }
@@ -72,12 +78,14 @@ class IntSteps {
     const int64_t left = product_.panel_end - panel;
     panels_ = left < 0 ? 0 : left < 2 ? left : 2;
     at_ = product_.panels + static_cast<size_t>(panel) * product_.panel_bytes;
+    start_ = at_;
     first_ = 0;
     groups_here_ = groups_ < whole_ ? groups_ : whole_;
   }
   const PanelProduct& product_;
   const int64_t groups_, whole_;
   int64_t panel_ = 0, panels_ = 0, first_ = 0, groups_here_ = 0, step_ = 0;
+  const std::byte* start_ = nullptr;
   const std::byte* at_ = nullptr;
 };
 
@@ -143,6 +151,7 @@ class IntPanelTiles<Machine, WeightFormat::kInt4> {
   SLUICE_SIMD_INLINE void work() {
     if (part == 0) {
       turn_ = turn_ + 1 < row_blocks_ ? turn_ + 1 : 0;
+      ahead_ = steps_.ahead(kAhead);
       working_ = turn_ == 0 && !steps_.done() && (row_blocks_ == 1 || made_ < base_ + kRing);
     }
     if (!working_) return;
@@ -161,7 +170,7 @@ class IntPanelTiles<Machine, WeightFormat::kInt4> {
     const std::byte* block = steps_.block(p);
     const std::byte* codes = block + int4_codes_at(groups) + g * kInt4GroupBytes;
     for (int64_t line = 0; line < kInt4GroupBytes; line += 64)
-      Machine::prefetch(codes + line + kAhead);
+      Machine::prefetch(codes + line + ahead_);
     Machine::expand_int4(block, g, codes, slots_[made_ & mask_][p] + half * 512);
   }
   // Ends the step, of whose panels `done` are made.
@@ -178,6 +187,7 @@ class IntPanelTiles<Machine, WeightFormat::kInt4> {
   IntSteps<WeightFormat::kInt4> steps_;
   const int64_t row_blocks_, mask_;
   int64_t base_ = 0, next_base_ = 0, made_ = 0, turn_ = 0;
+  int64_t ahead_ = kAhead;
   bool working_ = false;
   alignas(64) std::byte slots_[kRing][2][kIntTileBytes];
 };
