@@ -26,7 +26,7 @@ Examples:
   echo "Hello" | sluice chat MODEL --temp 0 --json)";
 
 void add_model_options(CLI::App& sub, LoadRequest& load) {
-  add_option(sub, "model", load.model, "Model directory")->required();
+  add_option(sub, "model", load.model, "Model directory, or a packed store")->required();
   add_option(sub, "--compute", load.compute, "f32, or bf16 (inputs of products, KV cache)")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();

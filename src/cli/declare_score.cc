@@ -27,7 +27,7 @@ Examples:
 Command declare_score(CLI::App& app) {
   auto o = std::make_shared<ScoreOptions>();
   CLI::App* sub = app.add_subcommand("score", "Logits of given tokens, or bits per byte of a text");
-  add_option(*sub, "model", o->load.model, "Model directory")->required();
+  add_option(*sub, "model", o->load.model, "Model directory, or a packed store")->required();
   CLI::Option_group* input = sub->add_option_group("input");
   CLI::Option* ids = add_option(*input, "--ids", o->ids, "JSON file of token ids");
   add_option(*input, "--text", o->text, "Text file");

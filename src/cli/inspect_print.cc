@@ -97,6 +97,9 @@ void print_costs(const ordered_json& report, Console& console) {
       human_bytes(m["peak_bytes"].get<size_t>()), human_bytes(m["weights_bytes"].get<size_t>()),
       human_bytes(m["kv_bytes"].get<size_t>()), human_bytes(m["state_bytes"].get<size_t>()),
       human_bytes(m["machine_bytes"].get<size_t>()));
+  if (report.contains("store"))
+    console.out << fmt::format("beside that, {} are read where the store is mapped\n",
+                               human_bytes(m["mapped_bytes"].get<size_t>()));
 }
 
 }  // namespace

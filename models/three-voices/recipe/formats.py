@@ -21,6 +21,7 @@ FORMATS = {
     "int4, the rest int8": ["--weights", "int4"],
     "int4, the rest bf16": ["--weights", "int4", "--dense", "bf16", "--head", "bf16"],
     "int4, nearest, the rest int8": ["--weights", "int4", "--nearest"],
+    "mxfp4, the rest int8": ["--weights", "mxfp4"],
     "int4 throughout": ["--weights", "int4", "--dense", "int4", "--head", "int4"],
 }
 BEGIN, END = "<!-- formats -->", "<!-- /formats -->"
