@@ -97,6 +97,19 @@ def speeds(args, stores):
     return {n: {k: max(v) for k, v in s.items()} for n, s in found.items()}, isa
 
 
+def measure_speeds(args, record):
+    """Only the speeds, once more, of the formats on record."""
+    with tempfile.TemporaryDirectory() as folder:
+        stores = {name: Path(folder) / str(i) for i, name in enumerate(record["formats"])}
+        for name, store in stores.items():
+            sluice(args, "pack", args.model, "-o", store, *record["formats"][name]["options"])
+        measured, record["isa"] = speeds(args, stores)
+    for name, speed in measured.items():
+        record["formats"][name].update(speed)
+    record.update(turns=args.turns, note=args.note)
+    return record
+
+
 def measure(args):
     held_out = {voice: corpus.split(corpus.read_voice(args.corpus, voice), voice)[1] for voice in corpus.VOICES}
     record = {"formats": {}}
@@ -162,9 +175,13 @@ def main():
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--timed-with", default="", help="a command to run timed runs with (taskset -c 0-3)")
     parser.add_argument("--note", default="", help="what a reader of the speeds should know of the machine")
+    parser.add_argument("--speeds", action="store_true", help="measure only the speeds again")
     args = parser.parse_args()
     path = Path(args.record)
-    if args.corpus:
+    if args.speeds:
+        record = measure_speeds(args, json.loads(path.read_text(encoding="utf-8")))
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    elif args.corpus:
         path.write_text(json.dumps(measure(args), indent=1) + "\n", encoding="utf-8")
     write_card(Path(args.card), json.loads(path.read_text(encoding="utf-8")))
 
