@@ -89,9 +89,9 @@ class IntSteps {
   const std::byte* at_ = nullptr;
 };
 
-// The tiles of two panels, block of k after block of k: begin() opens a block, tile() is good for
-// its steps; work() is called 2 * Count times, `part` ascending, for each step of each block of
-// rows and Count panels.
+// The tiles of one or two panels, block of k after block of k: begin() opens a block, tile() is
+// good for its steps; work() is called 2 * Count times, `part` ascending, for each step of each
+// block of rows and Count panels.
 template <class Machine, WeightFormat format>
 class IntPanelTiles;
 
@@ -100,13 +100,13 @@ template <class Machine>
 class IntPanelTiles<Machine, WeightFormat::kInt8> {
  public:
   IntPanelTiles(const PanelProduct& product, int64_t row_blocks) : product_(product) {}
-  void begin(const std::byte* block, int64_t groups) {
+  void begin(const std::byte* block, int64_t groups, int64_t panels) {
     codes_ = block + kInt8CodesAt;
     ahead_ = codes_ + kAhead;
     half_ = groups % 2 != 0 ? groups / 2 : -1;
     if (half_ < 0) return;
     // A last half step may lie at the very end: a whole tile would reach beyond.
-    for (int p = 0; p < 2; ++p)
+    for (int64_t p = 0; p < panels; ++p)
       Machine::copy_half(codes_ + p * panel() + half_ * kIntTileBytes, half_tile_[p]);
   }
   const std::byte* tile(int p, int64_t s) const {
@@ -140,7 +140,7 @@ class IntPanelTiles<Machine, WeightFormat::kInt4> {
     if (row_blocks == 1)
       for (int i = 0; i < 2; ++i) expand();
   }
-  void begin(const std::byte*, int64_t groups) {
+  void begin(const std::byte*, int64_t groups, int64_t) {
     base_ = next_base_;
     next_base_ += (groups + 1) / 2;
     if (row_blocks_ > 1)
@@ -229,7 +229,7 @@ class IntTileProduct {
     const std::byte* block = product_.panels + static_cast<size_t>(panel) * product_.panel_bytes;
     for (int64_t b = 0, first = 0; first < all; first += whole, ++b) {
       const int64_t groups = all - first < whole ? all - first : whole;
-      panels.begin(block, groups);
+      panels.begin(block, groups, Count);
       const Block here{block, panel, b, first / 2, (groups + 1) / 2};
       for (int64_t r = 0; r < blocks_; ++r) {
         if (three())
