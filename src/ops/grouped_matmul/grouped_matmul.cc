@@ -185,8 +185,9 @@ Result<GroupedPlan> plan_grouped(const ExecContext& context, const GroupedMatmul
   const Kernel<PanelEpilogue>* epilogue =
       select_kernel(glu_epilogues(), context.isa, "f32", "any", "any");
   if (kernel == nullptr || epilogue == nullptr)
-    return unimplemented("grouped_matmul: no kernel of arith {} for {} weights",
-                         arith_name(args.arith), weight_format_name(w.format));
+    return unimplemented("grouped_matmul: no {} kernel of arith {} for {} weights",
+                         isa_name(context.isa), arith_name(args.arith),
+                         weight_format_name(w.format));
   plan.kernel = kernel->run;
   plan.isa = kernel->isa;
   plan.epilogue = args.glu ? epilogue->run : kernel->run->store;
@@ -251,8 +252,9 @@ Status launch_grouped(const ExecContext& context, const GroupedMatmulArgs& args,
   SLUICE_RETURN_IF_ERROR(check_shapes(args, *w));
   const Kernel<const PanelKernel>* kernel = select_panel_kernel(context.isa, w->format, args.arith);
   if (kernel == nullptr)
-    return unimplemented("grouped_matmul: no kernel of arith {} for {} weights",
-                         arith_name(args.arith), weight_format_name(w->format));
+    return unimplemented("grouped_matmul: no {} kernel of arith {} for {} weights",
+                         isa_name(context.isa), arith_name(args.arith),
+                         weight_format_name(w->format));
   if (slots == 0) return ok_status();
   GroupedProduct product;
   product.x = args.x.data;

@@ -97,8 +97,8 @@ Status matmul(const ExecContext& context, const MatmulArgs& args, Workspace work
                          weight_layout_name(w.layout));
   const Kernel<const PanelKernel>* kernel = select_panel_kernel(context.isa, w.format, args.arith);
   if (kernel == nullptr)
-    return unimplemented("matmul: no kernel of arith {} for {} weights", arith_name(args.arith),
-                         weight_format_name(w.format));
+    return unimplemented("matmul: no {} kernel of arith {} for {} weights", isa_name(context.isa),
+                         arith_name(args.arith), weight_format_name(w.format));
   SLUICE_RETURN_IF_ERROR(check_x(context, args));
   if (args.out.rows == 0) return ok_status();
   if (kernel->run->launch != nullptr) {

@@ -215,7 +215,7 @@ TEST(Matmul, RefusesWhatItCannotDo) {
   fails(bad, scratch, StatusCode::kInvalidArgument, "got 2");
   bad = args;
   bad.arith = Arith::kBf16Tile;
-  fails(bad, scratch, StatusCode::kUnimplemented, "no kernel of arith bf16_tile for f32");
+  fails(bad, scratch, StatusCode::kUnimplemented, "kernel of arith bf16_tile for f32");
   bad = args;
   PackedMatrix row_major = in.w;
   row_major.layout = WeightLayout::kRowMajor;
