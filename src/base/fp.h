@@ -54,6 +54,22 @@ SLUICE_HD inline float f16_to_f32(uint16_t h) {
   return bits_to_f32(sign | f32_to_bits(f));
 }
 
+// To nearest even, beyond 65519 infinity; NaN becomes quiet.
+SLUICE_HD inline uint16_t f32_to_f16(float f) {
+  const uint32_t b = f32_to_bits(f), magnitude = b & 0x7fffffffu;
+  const uint32_t sign = (b >> 16) & 0x8000u;
+  if (magnitude > 0x7f800000u)
+    return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+  if (magnitude >= 0x38800000u) {
+    const uint32_t up = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
+    return static_cast<uint16_t>(sign | ((up - 0x38000000u) >> 13));
+  }
+  // 2^-24, the step of subnormal halves, is the ulp of 0.5.
+  const uint32_t steps = f32_to_bits(bits_to_f32(magnitude) + 0.5f) - f32_to_bits(0.5f);
+  return static_cast<uint16_t>(sign | steps);
+}
+
 // fp8 E4M3 "FN": bias 7, largest 448, 0x7f and 0xff are NaN, no infinity.
 SLUICE_HD inline float e4m3_to_f32(uint8_t v) {
   const uint32_t sign = uint32_t{v & 0x80u} << 24;
@@ -61,6 +77,21 @@ SLUICE_HD inline float e4m3_to_f32(uint8_t v) {
   if (exponent == 15 && mantissa == 7) return bits_to_f32(sign | 0x7fc00000u);
   if (exponent == 0) return bits_to_f32(sign | f32_to_bits(static_cast<float>(mantissa) * 0x1p-9f));
   return bits_to_f32(sign | ((exponent + 120u) << 23) | (mantissa << 20));
+}
+
+// To nearest even; beyond 448 the largest, infinity too; NaN becomes 0x7f or 0xff.
+SLUICE_HD inline uint8_t f32_to_e4m3(float f) {
+  const uint32_t b = f32_to_bits(f), sign = (b >> 24) & 0x80u;
+  uint32_t magnitude = b & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint8_t>(sign | 0x7fu);
+  if (magnitude > 0x43e00000u) magnitude = 0x43e00000u;  // 448
+  if (magnitude >= 0x3c800000u) {                        // 2^-6, the smallest normal
+    const uint32_t up = magnitude + 0x7ffffu + ((magnitude >> 20) & 1u);
+    return static_cast<uint8_t>(sign | ((up >> 20) - (120u << 3)));
+  }
+  // 2^-9, the step of the subnormals, is the ulp of 2^14.
+  const uint32_t steps = f32_to_bits(bits_to_f32(magnitude) + 16384.0f) - f32_to_bits(16384.0f);
+  return static_cast<uint8_t>(sign | steps);
 }
 
 // fp8 E5M2: an IEEE half without its low byte.

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <vector>
 
 namespace sluice {
 namespace {
@@ -81,6 +82,45 @@ TEST(Fp, RoundingToBfloatAtEveryBoundary) {
   EXPECT_EQ(round_to_bf16(1.00390625f), 1.0f);       // half way, to even
   EXPECT_EQ(round_to_bf16(1.01171875f), 1.015625f);  // half way, to even
   EXPECT_EQ(round_to_bf16(3.4e38f), INFINITY);       // beyond the largest
+}
+
+// Whether `got` is the code of a value nearest to x among 2^bits codes, ties having even codes.
+void expect_nearest(double x, uint32_t got, uint32_t codes, const std::vector<double>& values) {
+  ASSERT_LT(got, codes);
+  const double distance = std::fabs(x - values[got]);
+  for (const uint32_t near : {got - 1, got + 1}) {
+    if (near >= codes || std::isinf(values[near])) continue;
+    const double other = std::fabs(x - values[near]);
+    ASSERT_TRUE(distance < other || (distance == other && got % 2 == 0)) << x;
+  }
+}
+
+TEST(Fp, RoundingToHalfAndToE4m3TakesTheNearest) {
+  std::vector<double> halves, bytes;
+  for (uint32_t h = 0; h < 0x7c00; ++h) halves.push_back(f16_to_f32(static_cast<uint16_t>(h)));
+  for (uint32_t c = 0; c < 0x7f; ++c) bytes.push_back(e4m3_to_f32(static_cast<uint8_t>(c)));
+  for (const std::vector<double>* values : {&halves, &bytes}) {
+    const auto codes = static_cast<uint32_t>(values->size());
+    for (uint32_t c = 0; c + 1 < codes; ++c) {
+      const auto low = static_cast<float>((*values)[c]),
+                 high = static_cast<float>((*values)[c + 1]);
+      const float middle = low + (high - low) / 2;
+      for (const float x :
+           {low, std::nextafter(middle, low), middle, std::nextafter(middle, high)}) {
+        const uint32_t got = values == &halves ? f32_to_f16(x) : f32_to_e4m3(x);
+        expect_nearest(x, got, codes, *values);
+        const uint32_t sign = values == &halves ? 0x8000u : 0x80u;
+        ASSERT_EQ(values == &halves ? f32_to_f16(-x) : f32_to_e4m3(-x), got | sign);
+      }
+    }
+  }
+  EXPECT_EQ(f32_to_f16(65519.0f), 0x7bff);
+  EXPECT_EQ(f32_to_f16(65520.0f), 0x7c00);
+  EXPECT_EQ(f32_to_f16(-INFINITY), 0xfc00);
+  EXPECT_TRUE(std::isnan(f16_to_f32(f32_to_f16(NAN))));
+  EXPECT_EQ(f32_to_e4m3(1e9f), 0x7e);
+  EXPECT_EQ(f32_to_e4m3(-INFINITY), 0xfe);
+  EXPECT_EQ(f32_to_e4m3(NAN) & 0x7f, 0x7f);
 }
 
 TEST(Fp, BfloatSurvivesTheRoundTrip) {

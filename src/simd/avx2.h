@@ -103,6 +103,14 @@ struct Avx2 {
     const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(p));
     return {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
   }
+  // The lowest byte of each lane.
+  static void store_u8(void* p, I v) {
+    const I low = andi(v, seti(255));
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low.a, low.b), 0xd8);
+    _mm_storeu_si128(
+        static_cast<__m128i*>(p),
+        _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+  }
   // The fp4 E2M1 value of each lane's low four bits.
   static F e2m1(I codes) {
     const __m256 magnitude = _mm256_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f);
@@ -124,6 +132,13 @@ struct Avx2 {
   static F load_f16(const uint16_t* p) {
     const __m128i* q = reinterpret_cast<const __m128i*>(p);
     return {_mm256_cvtph_ps(_mm_loadu_si128(q)), _mm256_cvtph_ps(_mm_loadu_si128(q + 1))};
+  }
+  // The nearest half, ties to even, as f32.
+  static F round_f16(F v) {
+    const auto round = [](__m256 x) {
+      return _mm256_cvtph_ps(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+    };
+    return {round(v.a), round(v.b)};
   }
   // Rounds to nearest even and stores 16 bf16 values; NaN becomes a quiet NaN.
   static void store_bf16(uint16_t* p, F v) {

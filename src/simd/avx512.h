@@ -67,6 +67,10 @@ struct Avx512 {
   static I load_u8(const void* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
   }
+  // The lowest byte of each lane.
+  static void store_u8(void* p, I v) {
+    _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+  }
   // The fp4 E2M1 value of each lane's low four bits.
   static F e2m1(I codes) {
     const __m512 value = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f,
@@ -82,6 +86,8 @@ struct Avx512 {
   static F load_f16(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  // The nearest half, ties to even, as f32.
+  static F round_f16(F v) { return _mm512_cvtph_ps(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
   // Rounds to nearest even and stores 16 bf16 values; NaN becomes a quiet NaN.
   static void store_bf16(uint16_t* p, F v) {
     const I b = bits_of(v);
