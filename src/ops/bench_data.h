@@ -15,6 +15,8 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/topology.h"
@@ -120,7 +122,23 @@ inline bool runnable(Isa isa) {
   return isa_runs(isa);
 }
 
-// Prints the machine's roofs before the rows.
+// Registers the measurement of a row on a problem as row/problem.
+inline void declare(std::string_view row, const std::string& problem,
+                    std::function<void(benchmark::State&)> body) {
+  benchmark::RegisterBenchmark((std::string(row) + "/" + problem).c_str(), std::move(body))
+      ->UseManualTime()
+      ->Unit(benchmark::kMicrosecond);
+}
+
+// Times body on a row's ISA after measuring it, once and warm, on the reference's.
+inline void run_beside_reference(benchmark::State& state, const Work& work, Isa isa,
+                                 const std::function<void(Isa)>& body) {
+  body(Isa::kReference);
+  const double reference = seconds_of([&] { body(Isa::kReference); });
+  run(state, work, reference, [&] { body(isa); });
+}
+
+// Measures what was declared; prints the machine's roofs before the rows.
 inline int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   const CpuProbe& roof = machine().roof;
@@ -129,6 +147,15 @@ inline int main(int argc, char** argv) {
   benchmark::AddCustomContext("fma_GFLOP/s", std::to_string(roof.fma_gflops));
   benchmark::RunSpecifiedBenchmarks();
   return 0;
+}
+
+// The main() of a bench that declares every runnable row for every problem.
+template <class Rows, class Problems, class Declare>
+int main(int argc, char** argv, const Rows& rows, const Problems& problems, Declare declare_row) {
+  for (const auto& row : rows)
+    for (const auto& problem : problems)
+      if (runnable(row.isa)) declare_row(row, problem);
+  return main(argc, argv);
 }
 
 }  // namespace sluice::bench

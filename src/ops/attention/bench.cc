@@ -100,20 +100,15 @@ double reference_seconds(DType dtype, double operations) {
 }
 
 void declare(const Kernel<AttentionKernel>& row, const Problem& p) {
-  const std::string name = std::string(row.name) + "/" + p.name;
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [row, p](benchmark::State& state) {
-                                 const DType dtype = row.in == "f32" ? DType::kF32 : DType::kBF16;
-                                 Operands in(p, dtype);
-                                 bench::Work work;
-                                 work.bytes = in.bytes();
-                                 work.operations = in.operations();
-                                 work.notes = "keys and values of a split once per block of rows";
-                                 bench::run(state, work, reference_seconds(dtype, work.operations),
-                                            [&] { in.run(row.isa); });
-                               })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, p.name, [row, p](benchmark::State& state) {
+    const DType dtype = row.in == "f32" ? DType::kF32 : DType::kBF16;
+    Operands in(p, dtype);
+    bench::Work work;
+    work.bytes = in.bytes();
+    work.operations = in.operations();
+    work.notes = "keys and values of a split once per block of rows";
+    bench::run(state, work, reference_seconds(dtype, work.operations), [&] { in.run(row.isa); });
+  });
 }
 
 }  // namespace

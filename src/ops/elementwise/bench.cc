@@ -33,25 +33,20 @@ constexpr Step kSteps[] = {{"silu", 3, run_glu<ActivationKind::kSilu>},
 
 void declare(const Kernel<ElementwiseKernel>& row, const Step& step, int64_t t) {
   constexpr int64_t d = 2048;
-  const std::string name = std::string(row.name) + "/" + step.name + "_t" + std::to_string(t);
-  benchmark::RegisterBenchmark(
-      name.c_str(),
-      [row, step, t](benchmark::State& state) {
-        const Buffer a = bench::filled(static_cast<size_t>(t * d) * 4);
-        const Buffer b = bench::filled(static_cast<size_t>(t * d) * 4);
-        const auto body = [&](Isa isa) {
-          const Status s =
-              step.run(bench::machine().context(isa), {a.as<float>(), t, d}, {b.as<float>(), t, d});
-          if (!s.ok()) std::abort();
-        };
-        bench::Work work;
-        work.bytes = static_cast<double>(step.tensors * t * d) * 4;
-        work.notes = std::to_string(step.tensors) + " passes over [T, D]";
-        const double reference = bench::seconds_of([&] { body(Isa::kReference); });
-        bench::run(state, work, reference, [&] { body(row.isa); });
-      })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, std::string(step.name) + "_t" + std::to_string(t),
+                 [row, step, t](benchmark::State& state) {
+                   const Buffer a = bench::filled(static_cast<size_t>(t * d) * 4);
+                   const Buffer b = bench::filled(static_cast<size_t>(t * d) * 4);
+                   const auto body = [&](Isa isa) {
+                     const Status s = step.run(bench::machine().context(isa), {a.as<float>(), t, d},
+                                               {b.as<float>(), t, d});
+                     if (!s.ok()) std::abort();
+                   };
+                   bench::Work work;
+                   work.bytes = static_cast<double>(step.tensors * t * d) * 4;
+                   work.notes = std::to_string(step.tensors) + " passes over [T, D]";
+                   bench::run_beside_reference(state, work, row.isa, body);
+                 });
 }
 
 }  // namespace

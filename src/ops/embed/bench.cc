@@ -51,22 +51,15 @@ class Operands {
 };
 
 void declare(const Kernel<EmbedKernel>& row, const Problem& p) {
-  const std::string name = std::string(row.name) + "/" + p.name;
-  benchmark::RegisterBenchmark(
-      name.c_str(),
-      [row, p](benchmark::State& state) {
-        Operands in(p);
-        in.run(Isa::kReference);
-        const double reference = bench::seconds_of([&] { in.run(Isa::kReference); });
-        bench::Work work;
-        const double element = p.format == WeightFormat::kF32 ? 4 : 2;
-        // A column of a panel takes whole lines: 64 bytes per step or pair of steps of k.
-        const double read = p.layout == WeightLayout::kRowMajor ? element : 16 * element;
-        work.bytes = static_cast<double>(p.t * kD) * (read + 4);
-        bench::run(state, work, reference, [&] { in.run(row.isa); });
-      })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, p.name, [row, p](benchmark::State& state) {
+    Operands in(p);
+    bench::Work work;
+    const double element = p.format == WeightFormat::kF32 ? 4 : 2;
+    // A column of a panel takes whole lines: 64 bytes per step or pair of steps of k.
+    const double read = p.layout == WeightLayout::kRowMajor ? element : 16 * element;
+    work.bytes = static_cast<double>(p.t * kD) * (read + 4);
+    bench::run_beside_reference(state, work, row.isa, [&](Isa isa) { in.run(isa); });
+  });
 }
 
 }  // namespace
@@ -74,8 +67,5 @@ void declare(const Kernel<EmbedKernel>& row, const Problem& p) {
 
 int main(int argc, char** argv) {
   using namespace sluice;
-  for (const auto& row : embed_kernels())
-    for (const Problem& p : kProblems)
-      if (bench::runnable(row.isa)) declare(row, p);
-  return bench::main(argc, argv);
+  return bench::main(argc, argv, embed_kernels(), kProblems, declare);
 }

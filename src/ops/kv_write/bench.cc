@@ -47,19 +47,12 @@ class Operands {
 };
 
 void declare(const Kernel<KvWriteKernel>& row, const Problem& p) {
-  const std::string name = std::string(row.name) + "/" + p.name;
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [row, p](benchmark::State& state) {
-                                 Operands in(p, row.in == "f32" ? DType::kF32 : DType::kBF16);
-                                 in.run(Isa::kReference);
-                                 const double reference =
-                                     bench::seconds_of([&] { in.run(Isa::kReference); });
-                                 bench::Work work;
-                                 work.bytes = in.bytes();
-                                 bench::run(state, work, reference, [&] { in.run(row.isa); });
-                               })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, p.name, [row, p](benchmark::State& state) {
+    Operands in(p, row.in == "f32" ? DType::kF32 : DType::kBF16);
+    bench::Work work;
+    work.bytes = in.bytes();
+    bench::run_beside_reference(state, work, row.isa, [&](Isa isa) { in.run(isa); });
+  });
 }
 
 }  // namespace
@@ -67,8 +60,5 @@ void declare(const Kernel<KvWriteKernel>& row, const Problem& p) {
 
 int main(int argc, char** argv) {
   using namespace sluice;
-  for (const auto& row : kv_write_kernels())
-    for (const Problem& p : kProblems)
-      if (bench::runnable(row.isa)) declare(row, p);
-  return bench::main(argc, argv);
+  return bench::main(argc, argv, kv_write_kernels(), kProblems, declare);
 }

@@ -56,24 +56,20 @@ constexpr Form kForms[] = {{"store", CombineThen::kStore, false, 1},
                            {"chain_rms_norm", CombineThen::kStore, true, 3}};
 
 void declare(const Kernel<MoeCombineKernel>& row, const Form& form, int64_t t) {
-  const std::string name = std::string(row.name) + "/" + form.name + "_t" + std::to_string(t);
-  benchmark::RegisterBenchmark(
-      name.c_str(),
-      [row, form, t](benchmark::State& state) {
-        Operands in(t);
-        const auto body = [&](Isa isa) {
-          in.run(isa, form.then);
-          if (form.chain) in.normalise(isa);
-        };
-        bench::Work work;
-        work.bytes = static_cast<double>(t * kD * (kK + form.outputs)) * 4;
-        work.operations = static_cast<double>(t * kD * kK) * 2;
-        work.notes = "1 pass over y [T*K, D], " + std::to_string(form.outputs) + " over [T, D]";
-        const double reference = bench::seconds_of([&] { body(Isa::kReference); });
-        bench::run(state, work, reference, [&] { body(row.isa); });
-      })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, std::string(form.name) + "_t" + std::to_string(t),
+                 [row, form, t](benchmark::State& state) {
+                   Operands in(t);
+                   const auto body = [&](Isa isa) {
+                     in.run(isa, form.then);
+                     if (form.chain) in.normalise(isa);
+                   };
+                   bench::Work work;
+                   work.bytes = static_cast<double>(t * kD * (kK + form.outputs)) * 4;
+                   work.operations = static_cast<double>(t * kD * kK) * 2;
+                   work.notes =
+                       "1 pass over y [T*K, D], " + std::to_string(form.outputs) + " over [T, D]";
+                   bench::run_beside_reference(state, work, row.isa, body);
+                 });
 }
 
 }  // namespace

@@ -25,43 +25,37 @@ constexpr Problem kProblems[] = {
 };
 
 void declare(const Kernel<MoeRouteKernel>& row, const Problem& p) {
-  const std::string name = std::string(row.name) + "/" + p.name;
-  benchmark::RegisterBenchmark(
-      name.c_str(),
-      [row, p](benchmark::State& state) {
-        const Buffer logits = bench::filled(static_cast<size_t>(p.t * p.experts) * 4);
-        uint32_t bits = 1;
-        for (int64_t i = 0; i < p.t * p.experts; ++i) {
-          bits = bits * 1664525u + 1013904223u;
-          if (row.in == "f32")
-            logits.as<float>()[i] = static_cast<float>(bits >> 8) * 0x1p-22f;
-          else  // finite in either 16-bit format
-            logits.as<uint16_t>()[i] = static_cast<uint16_t>(0x3c00u + (bits >> 22));
-        }
-        std::vector<int32_t> ids(static_cast<size_t>(p.t * p.k));
-        std::vector<float> weights(ids.size());
-        MoeRouteArgs args;
-        const DType dtype = row.in == "f32"    ? DType::kF32
-                            : row.in == "bf16" ? DType::kBF16
-                                               : DType::kF16;
-        args.logits = {logits.data(), dtype, p.t, p.experts, p.experts};
-        args.rule.score = p.score;
-        args.rule.renormalise = true;
-        if (p.score == RouteScore::kSigmoid) args.rule.groups = {8, 4, GroupScore::kSumOf2};
-        args.k = p.k;
-        args.ids = ids;
-        args.weights = weights;
-        const auto body = [&](Isa isa) {
-          if (!moe_route(bench::machine().context(isa), args).ok()) std::abort();
-        };
-        bench::Work work;
-        work.bytes = static_cast<double>(p.t * (p.experts + 2 * p.k)) * 4;
-        work.notes = "1 pass over [T, E]";
-        const double reference = bench::seconds_of([&] { body(Isa::kReference); });
-        bench::run(state, work, reference, [&] { body(row.isa); });
-      })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, p.name, [row, p](benchmark::State& state) {
+    const Buffer logits = bench::filled(static_cast<size_t>(p.t * p.experts) * 4);
+    uint32_t bits = 1;
+    for (int64_t i = 0; i < p.t * p.experts; ++i) {
+      bits = bits * 1664525u + 1013904223u;
+      if (row.in == "f32")
+        logits.as<float>()[i] = static_cast<float>(bits >> 8) * 0x1p-22f;
+      else  // finite in either 16-bit format
+        logits.as<uint16_t>()[i] = static_cast<uint16_t>(0x3c00u + (bits >> 22));
+    }
+    std::vector<int32_t> ids(static_cast<size_t>(p.t * p.k));
+    std::vector<float> weights(ids.size());
+    MoeRouteArgs args;
+    const DType dtype = row.in == "f32"    ? DType::kF32
+                        : row.in == "bf16" ? DType::kBF16
+                                           : DType::kF16;
+    args.logits = {logits.data(), dtype, p.t, p.experts, p.experts};
+    args.rule.score = p.score;
+    args.rule.renormalise = true;
+    if (p.score == RouteScore::kSigmoid) args.rule.groups = {8, 4, GroupScore::kSumOf2};
+    args.k = p.k;
+    args.ids = ids;
+    args.weights = weights;
+    const auto body = [&](Isa isa) {
+      if (!moe_route(bench::machine().context(isa), args).ok()) std::abort();
+    };
+    bench::Work work;
+    work.bytes = static_cast<double>(p.t * (p.experts + 2 * p.k)) * 4;
+    work.notes = "1 pass over [T, E]";
+    bench::run_beside_reference(state, work, row.isa, body);
+  });
 }
 
 }  // namespace
@@ -69,8 +63,5 @@ void declare(const Kernel<MoeRouteKernel>& row, const Problem& p) {
 
 int main(int argc, char** argv) {
   using namespace sluice;
-  for (const auto& row : moe_route_kernels())
-    if (bench::runnable(row.isa))
-      for (const Problem& p : kProblems) declare(row, p);
-  return bench::main(argc, argv);
+  return bench::main(argc, argv, moe_route_kernels(), kProblems, declare);
 }

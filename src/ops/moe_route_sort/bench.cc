@@ -55,24 +55,19 @@ class Operands {
 };
 
 void declare(const Problem& p, bool fused) {
-  const std::string name = std::string(fused ? "moe_route_sort" : "chain") + "/e" +
-                           std::to_string(p.experts) + "_k" + std::to_string(p.k) + "_t" +
-                           std::to_string(p.t);
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [p, fused](benchmark::State& state) {
-                                 Operands in(p);
-                                 const ExecContext context = bench::machine().context(detect_isa());
-                                 const auto body = [&] {
-                                   fused ? in.fused(context) : in.chain(context);
-                                 };
-                                 bench::Work work;
-                                 work.bytes = static_cast<double>(p.t * (p.experts + 4 * p.k)) * 4;
-                                 body();
-                                 const double chain = bench::seconds_of([&] { in.chain(context); });
-                                 bench::run(state, work, fused ? chain : 0, body);
-                               })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(fused ? "moe_route_sort" : "chain",
+                 std::string("e") + std::to_string(p.experts) + "_k" + std::to_string(p.k) + "_t" +
+                     std::to_string(p.t),
+                 [p, fused](benchmark::State& state) {
+                   Operands in(p);
+                   const ExecContext context = bench::machine().context(detect_isa());
+                   const auto body = [&] { fused ? in.fused(context) : in.chain(context); };
+                   bench::Work work;
+                   work.bytes = static_cast<double>(p.t * (p.experts + 4 * p.k)) * 4;
+                   body();
+                   const double chain = bench::seconds_of([&] { in.chain(context); });
+                   bench::run(state, work, fused ? chain : 0, body);
+                 });
 }
 
 }  // namespace

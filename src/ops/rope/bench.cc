@@ -36,20 +36,13 @@ class Operands {
 };
 
 void declare(const Kernel<RopeKernel>& row, const Problem& p) {
-  const std::string name = std::string(row.name) + "/" + p.name;
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [row, p](benchmark::State& state) {
-                                 Operands in(p);
-                                 in.run(Isa::kReference);
-                                 const double reference =
-                                     bench::seconds_of([&] { in.run(Isa::kReference); });
-                                 bench::Work work;
-                                 work.bytes = in.bytes();
-                                 work.notes = "reads and writes x, reads the table";
-                                 bench::run(state, work, reference, [&] { in.run(row.isa); });
-                               })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, p.name, [row, p](benchmark::State& state) {
+    Operands in(p);
+    bench::Work work;
+    work.bytes = in.bytes();
+    work.notes = "reads and writes x, reads the table";
+    bench::run_beside_reference(state, work, row.isa, [&](Isa isa) { in.run(isa); });
+  });
 }
 
 void angles(benchmark::State& state) {

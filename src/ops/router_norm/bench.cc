@@ -8,28 +8,22 @@ namespace sluice {
 namespace {
 
 void declare(const Kernel<RouterNormKernel>& row, int64_t t, bool round) {
-  const std::string name =
-      std::string(row.name) + "/d2816_t" + std::to_string(t) + (round ? "_bf16" : "");
-  benchmark::RegisterBenchmark(
-      name.c_str(),
-      [row, t, round](benchmark::State& state) {
-        constexpr int64_t d = 2816;
-        const Buffer x = bench::filled(static_cast<size_t>(t * d) * 4);
-        const Buffer out = bench::filled(x.bytes()), scale = bench::filled(d * 4);
-        const RouterNormArgs args = {ConstMatrixF32(x.as<float>(), t, d), scale.as<float>(), 1e-6f,
-                                     round, MatrixF32(out.as<float>(), t, d)};
-        const auto body = [&](Isa isa) {
-          if (!router_norm(bench::machine().context(isa), args).ok()) std::abort();
-        };
-        bench::Work work;
-        work.bytes = 2.0 * static_cast<double>(x.bytes());
-        work.notes = "reads x, writes out";
-        body(Isa::kReference);
-        const double reference = bench::seconds_of([&] { body(Isa::kReference); });
-        bench::run(state, work, reference, [&] { body(row.isa); });
-      })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, std::string("d2816_t") + std::to_string(t) + (round ? "_bf16" : ""),
+                 [row, t, round](benchmark::State& state) {
+                   constexpr int64_t d = 2816;
+                   const Buffer x = bench::filled(static_cast<size_t>(t * d) * 4);
+                   const Buffer out = bench::filled(x.bytes()), scale = bench::filled(d * 4);
+                   const RouterNormArgs args = {ConstMatrixF32(x.as<float>(), t, d),
+                                                scale.as<float>(), 1e-6f, round,
+                                                MatrixF32(out.as<float>(), t, d)};
+                   const auto body = [&](Isa isa) {
+                     if (!router_norm(bench::machine().context(isa), args).ok()) std::abort();
+                   };
+                   bench::Work work;
+                   work.bytes = 2.0 * static_cast<double>(x.bytes());
+                   work.notes = "reads x, writes out";
+                   bench::run_beside_reference(state, work, row.isa, body);
+                 });
 }
 
 }  // namespace

@@ -83,19 +83,13 @@ class Operands {
 };
 
 void declare(const Kernel<const SampleKernel>& row, const Problem& p) {
-  const std::string name = std::string(row.name) + "/" + p.name;
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [row, p](benchmark::State& state) {
-                                 Operands in(p);
-                                 const double reference =
-                                     bench::seconds_of([&] { in.run(Isa::kReference); });
-                                 bench::Work work;
-                                 work.bytes = in.bytes();
-                                 work.notes = "roof: one pass over the logits";
-                                 bench::run(state, work, reference, [&] { in.run(row.isa); });
-                               })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, p.name, [row, p](benchmark::State& state) {
+    Operands in(p);
+    bench::Work work;
+    work.bytes = in.bytes();
+    work.notes = "roof: one pass over the logits";
+    bench::run_beside_reference(state, work, row.isa, [&](Isa isa) { in.run(isa); });
+  });
 }
 
 }  // namespace
@@ -103,8 +97,5 @@ void declare(const Kernel<const SampleKernel>& row, const Problem& p) {
 
 int main(int argc, char** argv) {
   using namespace sluice;
-  for (const auto& row : sample_kernels())
-    for (const Problem& p : kProblems)
-      if (bench::runnable(row.isa)) declare(row, p);
-  return bench::main(argc, argv);
+  return bench::main(argc, argv, sample_kernels(), kProblems, declare);
 }
