@@ -1,8 +1,9 @@
-"""The comparison: two co-processes that take turns, what the turns mean, and when a row is void.
+"""The comparison: co-processes that take turns, what the turns mean, and when a row is void.
 
 Nothing here knows a peer: `run` starts the processes and writes the results.
 """
 import contextlib
+import dataclasses
 import fcntl
 import json
 import math
@@ -17,6 +18,7 @@ PROBE_MOVED = 0.10      # a pair beside which the read bandwidth was off by more
 FOREIGN_SHARE = 0.05    # of the processors' time during a pair that others may take
 FOREIGN_TICKS = 3       # and what the coarse clocks of /proc cannot tell apart
 TABLE_FACTOR = 2.0      # a peer may be this much faster or slower than the table
+PRUNE_AFTER = 3         # good pairs of every other type, then the fastest alone goes on
 
 
 class Failed(Exception):
@@ -91,9 +93,8 @@ def foreign_ticks(before, after):
     return max(0, delta["busy"] - delta["own"]), delta["steal"]
 
 
-def disturbed(before, after, seconds, cores, ticks_per_second=100):
-    """A sentence when something else ran, else None."""
-    foreign, steal = foreign_ticks(before, after)
+def disturbed(foreign, steal, seconds, cores, ticks_per_second=100):
+    """A sentence when something else ran for more than it may, else None."""
     allowed = max(FOREIGN_TICKS, FOREIGN_SHARE * seconds * cores * ticks_per_second)
     if foreign > allowed:
         return f"foreign CPU time: {foreign} ticks in {seconds:.2f} s"
@@ -123,71 +124,140 @@ def wait_for_calm(clock, cores, seconds, window=0.3):
     while time.monotonic() < end:
         before, start = clock.read(), time.monotonic()
         time.sleep(window)
-        if not disturbed(before, clock.read(), time.monotonic() - start, cores):
+        if not disturbed(*foreign_ticks(before, clock.read()), time.monotonic() - start, cores):
             return True
     return False
 
 
-class Row:
-    """The pairs of one M. Each pair: our turn, the peer's turn, the same calls; a read probe before
-    and after. A turn's first call only wakes the workers and is not counted."""
+@dataclasses.dataclass
+class Subject:
+    """What one row of each M is about: our side, the peer's same type, its other types."""
+    ours: Process
+    same: Process
+    others: list = dataclasses.field(default_factory=list)
 
-    def __init__(self, ours, peer, m, clock, cores, turn=0.15, settle=0.02, patience=20.0):
-        self.ours, self.peer, self.m, self.clock, self.cores = ours, peer, m, clock, cores
-        self.turn, self.settle, self.patience = turn, settle, patience  # seconds
-        self.pairs, self.dropped, self.next_call = [], [], 0
+    def peers(self):
+        return [self.same, *self.others]
 
-    def timed(self, side, count):
-        time.sleep(self.settle)  # the other side's workers go to sleep
-        reply = side.ask(f"time {self.m} {self.next_call} {count + 1}")
-        return reply["us"][1:], reply["experts"][1:]
+
+@dataclasses.dataclass
+class Turn:
+    us: list          # of each call that counts
+    experts: list
+    foreign: int      # ticks of processor time meanwhile
+    steal: int
+    seconds: float
+
+
+class Rounds:
+    """The rounds of one M: every side has a turn, from the same call on, with a read probe before and
+    after. A turn is as many calls as fill it; before short ones comes one that only wakes the workers.
+    After PRUNE_AFTER good pairs each subject goes on with its own type and the fastest other."""
+
+    def __init__(self, subjects, m, clock, cores, turn=0.15, settle=0.02, patience=20.0,
+                 deadline=math.inf):
+        self.subjects, self.m, self.clock, self.cores = subjects, m, clock, cores
+        self.turn, self.patience, self.deadline = turn, patience, deadline  # seconds; monotonic
+        self.rounds, self.noise, self.next_call = [], [], 0
+        self.sides = list(dict.fromkeys([s.ours for s in subjects] +
+                                        [p for s in subjects for p in s.peers()]))
+        self.settle = max([settle] + [side.about.get("settle_s", 0) for side in self.sides])
+        self.last_turn = 0.0
+
+    def ask(self, side, first, count):
+        reply = side.ask(f"time {self.m} {first} {count}")
+        return reply["us"], reply["experts"]
+
+    def warm_up(self):
+        self.calls, self.wakes = {}, {}
+        for side in self.sides:
+            us = min(self.ask(side, 0, 1)[0])
+            if us < self.turn * 1e6:
+                us = min(us, *self.ask(side, 1, 2)[0])
+            self.calls[side] = calls_per_turn(us, self.turn)
+            self.wakes[side] = int(us < self.turn * 1e6)
 
     def probe(self):
         time.sleep(self.settle)
-        return self.ours.ask("probe")["read_gbs"]
+        return self.subjects[0].ours.ask("probe")["read_gbs"]
 
-    def warm_up(self):
-        slowest = max(min(side.ask(f"time {self.m} 0 3")["us"]) for side in (self.ours, self.peer))
-        self.count = calls_per_turn(slowest, self.turn)
-
-    def pair(self, probe_before):
+    def take_turn(self, side):
+        time.sleep(self.settle)  # the other sides' workers go to sleep
         before, start = self.clock.read(), time.monotonic()
-        ours, experts = self.timed(self.ours, self.count)
-        peer, _ = self.timed(self.peer, self.count)
+        wake = self.wakes[side]
+        us, experts = self.ask(side, self.next_call, self.calls[side] + wake)
+        after, seconds = self.clock.read(), time.monotonic() - start
+        return Turn(us[wake:], experts[wake:], *foreign_ticks(before, after), seconds)
+
+    def round(self, sides, probe_before):
+        turns = {side: self.take_turn(side) for side in sides}
+        self.next_call += max(self.calls.values()) + 1
         probe = self.probe()
-        why = disturbed(before, self.clock.read(), time.monotonic() - start, self.cores)
-        self.next_call += self.count + 1
-        found = {"ours": statistics.median(ours), "peer": statistics.median(peer),
-                 "ours_best": min(ours), "peer_best": min(peer),
-                 "experts": statistics.mean(experts), "probes": (probe_before, probe)}
-        if why:
-            self.dropped.append(why)
-        else:
-            self.pairs.append(found)
+        self.rounds.append((turns, (probe_before, probe)))
         return probe
 
-    def undisturbed(self):
-        """The pairs beside which the memory was as fast as in the row's median."""
-        if not self.pairs:
+    def usual_probe(self):
+        return statistics.median(p for _, probes in self.rounds for p in probes)
+
+    def pairs(self, ours, peer):
+        """(undisturbed pairs, sentences about the others). A pair beside which the memory was not as
+        fast as in the median of this M is no better than one beside which something else ran."""
+        good, dropped = [], []
+        usual = self.usual_probe() if self.rounds else 0
+        for turns, probes in self.rounds:
+            if ours not in turns or peer not in turns:
+                continue
+            a, b = turns[ours], turns[peer]
+            why = disturbed(a.foreign + b.foreign, a.steal + b.steal, a.seconds + b.seconds,
+                            self.cores)
+            if why is None and any(abs(p / usual - 1) > PROBE_MOVED for p in probes):
+                why = "the read bandwidth moved"
+            if why:
+                dropped.append(why)
+                continue
+            good.append({"ours": statistics.median(a.us), "peer": statistics.median(b.us),
+                         "ours_best": min(a.us), "peer_best": min(b.us),
+                         "experts": statistics.mean(a.experts), "probes": probes})
+        return good, dropped
+
+    def count(self, ours, peer):
+        return len(self.pairs(ours, peer)[0])
+
+    def active(self, wanted):
+        """The sides that still take part: none when every subject has its pairs."""
+        open_subjects = [s for s in self.subjects if self.count(s.ours, s.same) < wanted]
+        if not open_subjects:
             return []
-        usual = statistics.median(p for pair in self.pairs for p in pair["probes"])
-        return [pair for pair in self.pairs
-                if all(abs(p / usual - 1) <= PROBE_MOVED for p in pair["probes"])]
+        keep = {s.ours for s in open_subjects}
+        for s in open_subjects:
+            keep.update([s.same, *self.fastest(s)])
+        return [side for side in self.sides if side in keep]
+
+    def fastest(self, subject):
+        """The other types that still take part: all at first, then the fastest."""
+        done = {p: self.pairs(subject.ours, p)[0] for p in subject.others}
+        late = [p for p, pairs in done.items() if len(pairs) >= PRUNE_AFTER]
+        if len(late) < len(done):
+            return [p for p in done if p not in late]
+        return sorted(late, key=lambda p: statistics.median(x["peer"] for x in done[p]))[:1]
 
     def measure(self, wanted, most=None):
         self.warm_up()
         probe = self.probe()
         for _ in range(most or 3 * wanted):
-            dropped = len(self.dropped)
-            probe = self.pair(probe)
-            if len(self.undisturbed()) >= wanted:
+            sides = self.active(wanted)
+            # A round takes about as long as the one before: none begins that would end too late.
+            if not sides or time.monotonic() + self.last_turn > self.deadline:
                 break
-            if len(self.dropped) > dropped and self.patience > 0:
+            start = time.monotonic()
+            good = sum(self.count(s.ours, s.same) for s in self.subjects)
+            probe = self.round(sides, probe)
+            self.last_turn = time.monotonic() - start
+            if sum(self.count(s.ours, s.same) for s in self.subjects) == good and self.patience > 0:
                 start = time.monotonic()
-                wait_for_calm(self.clock, self.cores, self.patience)
+                wait_for_calm(self.clock, self.cores, min(self.patience, self.deadline - start))
                 self.patience -= time.monotonic() - start
                 probe = self.probe()
-        return self.undisturbed()
 
 
 def error_slack(shape):
@@ -240,62 +310,91 @@ def summary(pairs):
             "read_gbs": max(x for p in pairs for x in p["probes"])}
 
 
-def errors(ours, peer, m):
-    """(ours, the peer's): not timed, so that nobody need wait for it."""
-    return tuple(side.ask(f"error {m}")["error"] for side in (ours, peer))
+def errors(subjects, m):
+    """Of every side; not timed, so that nobody need wait for it."""
+    sides = {p for s in subjects for p in [s.ours, *s.peers()]}
+    return {side: side.ask(f"error {m}")["error"] for side in sides}
 
 
-def compare_row(ours, peer, *, m, found_errors, shape, shape_name, peer_name, kind, tables, wanted,
-                clock, cores, turn=0.15, settle=0.02, patience=20.0):
-    """One M of one pair of sides -> the row."""
-    ours_error, peer_error = found_errors
-    row = Row(ours, peer, m, clock, cores, turn, settle, patience)
-    gops = ours.ask("rates")[ours.about["unit"]]
-    pairs = row.measure(wanted)
-    found = summary(pairs)
-    about, mine = peer.about, ours.about
-    expected = table_range(tables, kind, peer_name, shape_name, about["type"], about["buffer"], m)
-    why = void_reason(pairs=pairs, wanted=wanted, dropped=row.dropped, peer_us=found["peer_us"],
-                      expected=expected, ours_error=ours_error, peer_error=peer_error,
-                      slack=error_slack(shape))
-    roof = None if not pairs else roof_us(m, shape, found["experts"], mine["expert_bytes"],
+@dataclasses.dataclass
+class Setting:
+    """What the rows of one run have in common."""
+    shape: list                 # D, I, E, K
+    shape_name: str
+    routing: str
+    peer_name: str
+    kind: str                   # of CPU
+    tables: list
+    wanted: int
+
+
+def compare_rows(subjects, m, found_errors, setting, rounds):
+    """One M of all subjects -> a row each."""
+    gops = {s.ours: s.ours.ask("rates")[s.ours.about["unit"]] for s in subjects}
+    rounds.measure(setting.wanted)
+    return [row_of(s, m, found_errors, setting, rounds, gops[s.ours]) for s in subjects]
+
+
+def row_of(subject, m, found_errors, setting, rounds, gops):
+    def against(peer, wanted):
+        pairs, dropped = rounds.pairs(subject.ours, peer)
+        found = summary(pairs)
+        expected = table_range(setting.tables, setting.kind, setting.peer_name, setting.shape_name,
+                               peer.about["type"], peer.about["buffer"], m)
+        why = void_reason(pairs=pairs, wanted=wanted, dropped=dropped, peer_us=found["peer_us"],
+                          expected=expected, ours_error=found_errors[subject.ours],
+                          peer_error=found_errors[peer], slack=error_slack(setting.shape))
+        rounded = {k: v if v is None else float(f"{v:.5g}") for k, v in found.items()}
+        return pairs, dropped, found, expected, why, rounded
+
+    pairs, dropped, found, expected, why, rounded = against(subject.same, setting.wanted)
+    about, mine = subject.same.about, subject.ours.about
+    roof = None if not pairs else roof_us(m, setting.shape, found["experts"], mine["expert_bytes"],
                                           found["read_gbs"], gops)
-    rounded = {k: v if v is None else float(f"{v:.5g}") for k, v in found.items()}
     measured = rounded.pop("ratio")
-    return {"peer": peer_name, "shape": shape_name, "weights": mine["type"], "M": m,
-            "ours_us": rounded.pop("ours_us"), "peer_us": rounded.pop("peer_us"),
-            "ratio": None if why else measured, "ratio_best": None,
-            "ours_error": ours_error, "peer_error": peer_error,
-            "roof_us": roof and float(f"{roof:.5g}"),
-            "void_reason": why, "ratio_measured": measured, **rounded,
-            "gops_on_registers": round(gops), "pairs": len(pairs), "pairs_dropped": len(row.dropped) + len(row.pairs) - len(pairs),
-            "calls_per_turn": row.count,
-            "type": about["type"], "buffer": about["buffer"], "version": about["version"],
-            "flags": about["flags"], "isa": about["isa"], "threads": about["threads"],
-            "cpu": mine["cpu"], "ours_isa": mine["isa"], "ours_mode": mine["flags"],
-            "ours_version": mine["version"],
-            "table_us": expected}
+    row = {"peer": setting.peer_name, "shape": setting.shape_name, "weights": mine["type"], "M": m,
+           "routing": setting.routing,
+           "ours_us": rounded.pop("ours_us"), "peer_us": rounded.pop("peer_us"),
+           "ratio": None if why else measured, "ratio_best": None,
+           "ours_error": found_errors[subject.ours], "peer_error": found_errors[subject.same],
+           "roof_us": roof and float(f"{roof:.5g}"),
+           "void_reason": why, "ratio_measured": measured, **rounded,
+           "gops_on_registers": round(gops), "pairs": len(pairs), "pairs_dropped": len(dropped),
+           "calls_per_turn": [rounds.calls[subject.ours], rounds.calls[subject.same]],
+           "type": about["type"], "buffer": about["buffer"], "version": about["version"],
+           "flags": about["flags"], "isa": about["isa"], "threads": about["threads"],
+           "copies": [mine["copies"], about["copies"]],
+           "cpu": mine["cpu"], "ours_isa": mine["isa"], "ours_mode": mine["flags"],
+           "ours_version": mine["version"],
+           "table_us": expected}
+    others = []
+    for peer in subject.others:
+        _, _, _, _, other_why, other = against(peer, min(PRUNE_AFTER, setting.wanted))
+        others.append({"type": peer.about["type"], "buffer": peer.about["buffer"],
+                       "peer_us": other["peer_us"], "ratio_measured": other["ratio"],
+                       "peer_error": found_errors[peer], "void_reason": other_why})
+    return add_best(row, others)
 
 
 def add_best(row, others):
-    """ratio_best: against the fastest of the peer's types, the row's own among them. `others` are
-    rows of the same M; one that was disturbed does not count, its errors do not matter."""
-    candidates = [(row["ratio_measured"], row)] + [
-        (o["ratio_measured"], o) for o in others
-        if o["ratio_measured"] is not None and not (o["void_reason"] or "").startswith("only ")]
-    row["others"] = [{k: o[k] for k in ("type", "buffer", "peer_us", "ratio_measured", "peer_error",
-                                        "void_reason")} for o in others]
+    """ratio_best: against the fastest of the peer's types of the same rounds, the row's own among
+    them. One that was disturbed does not count; the error of one does not matter."""
+    if not others:
+        return row
+    row["others"] = others
     if row["void_reason"] or row["ratio"] is None:
         return row
-    ratio, best = min(candidates, key=lambda c: c[0])
-    row.update(ratio_best=ratio, best_type=best["type"], best_buffer=best["buffer"],
-               best_us=best["peer_us"])
+    candidates = [row] + [o for o in others if o["ratio_measured"] is not None
+                          and not (o["void_reason"] or "").startswith("only ")]
+    best = min(candidates, key=lambda c: c["ratio_measured"])
+    row.update(ratio_best=best["ratio_measured"], best_type=best["type"],
+               best_buffer=best["buffer"], best_us=best["peer_us"])
     return row
 
 
 def subject(row):
     """What a row of one peer is about."""
-    return row["shape"], row["weights"], row["ours_isa"], row["M"]
+    return row["shape"], row["weights"], row["ours_isa"], row.get("routing", "uniform"), row["M"]
 
 
 def merged(older, newer):

@@ -1,7 +1,12 @@
 #include "layer_data.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <sstream>
 #include <thread>
 #include <utility>
@@ -175,7 +180,38 @@ int64_t distinct_experts(const Shape& s, const int32_t* ids, size_t count) {
   return std::count(seen.begin(), seen.end(), 1);
 }
 
-std::vector<double> reference_output(const Shape& s, Routing routing) {
+std::string cache_name(const Shape& s, const std::string& what) {
+  const char* const glus[] = {"silu", "gelu_tanh", "swiglu_oai"};
+  std::ostringstream name;
+  name << 'v' << kDataVersion << '-' << s.d << '-' << s.i << '-' << s.e << '-' << s.k << '-'
+       << glus[static_cast<int>(s.glu)] << '-' << what;
+  return name.str();
+}
+
+void cached(const std::string& name, void* data, size_t bytes, const std::function<void()>& make) {
+  const char* folder = std::getenv("SLUICE_PEERS_CACHE");
+  if (folder == nullptr) return make();
+  const std::string path = std::string(folder) + "/" + name;
+  std::error_code absent;
+  if (std::filesystem::file_size(path, absent) == bytes && !absent) {
+    std::ifstream file(path, std::ios::binary);
+    if (file.read(static_cast<char*>(data), static_cast<std::streamsize>(bytes))) return;
+  }
+  make();
+  // Whole or not at all; two processes may write it at once.
+  const std::string part = path + "." + std::to_string(::getpid()) + ".part";
+  std::ofstream file(part, std::ios::binary);
+  file.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes));
+  file.close();
+  if (file)
+    std::filesystem::rename(part, path, absent);
+  else
+    std::filesystem::remove(part, absent);
+}
+
+namespace {
+
+std::vector<double> make_reference(const Shape& s, Routing routing) {
   std::vector<float> x(static_cast<size_t>(kErrorTokens * s.d));
   fill_x(s, 0, kErrorTokens, x.data());
   std::vector<int32_t> ids(static_cast<size_t>(kErrorTokens * s.k));
@@ -196,6 +232,19 @@ std::vector<double> reference_output(const Shape& s, Routing routing) {
   std::vector<double> out(x.size(), 0.0);
   for (const auto& part : parts)
     for (size_t i = 0; i < out.size(); ++i) out[i] += part[i];
+  return out;
+}
+
+}  // namespace
+
+std::vector<double> reference_output(const Shape& s, Routing routing) {
+  const char* const routings[] = {"uniform", "zipf", "one"};
+  std::vector<double> out(static_cast<size_t>(kErrorTokens * s.d));
+  cached(cache_name(s, std::string("reference-") + routings[static_cast<int>(routing)]), out.data(),
+         out.size() * sizeof(double), [&] {
+           const std::vector<double> made = make_reference(s, routing);
+           std::copy(made.begin(), made.end(), out.begin());  // cached() looks where out is now
+         });
   return out;
 }
 

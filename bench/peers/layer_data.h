@@ -50,6 +50,13 @@ void route(const Shape& shape, Routing routing, int64_t call, int64_t first, int
            int32_t* ids, float* weights);
 int64_t distinct_experts(const Shape& shape, const int32_t* ids, size_t count);
 
+// Fills `bytes` at `data`: from the file of that name in the folder $SLUICE_PEERS_CACHE, if it has
+// that size, else by `make`, whose result the folder then keeps. Without the folder: by `make`.
+void cached(const std::string& name, void* data, size_t bytes, const std::function<void()>& make);
+// Part of every name: count up when any value of this file changes.
+inline constexpr int kDataVersion = 1;
+std::string cache_name(const Shape& shape, const std::string& what);
+
 inline constexpr int64_t kErrorCall = -1;
 // The layer in f64 from the f32 weights, for the tokens [0, kErrorTokens) of call kErrorCall.
 std::vector<double> reference_output(const Shape& shape, Routing routing);

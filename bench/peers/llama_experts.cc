@@ -187,11 +187,15 @@ class Llama final : public Side {
       const int64_t content = job / 3;
       const auto which = static_cast<Matrix>(job % 3);
       const int64_t rows = which == Matrix::kDown ? s_.d : s_.i;
-      std::vector<float> w(static_cast<size_t>(s_.d * s_.i));
-      fill_matrix(s_, content, which, w.data());
       char* first = host_.data() + all * static_cast<size_t>(job % 3);
       char* to = first + matrix * static_cast<size_t>(content);
-      ggml_quantize_chunk(type_, w.data(), to, 0, rows, s_.d * s_.i / rows, nullptr);
+      const std::string name = std::string("ggml-") + ggml_version() + "-" + ggml_type_name(type_) +
+                               "-" + std::to_string(job);
+      cached(cache_name(s_, name), to, matrix, [&] {
+        std::vector<float> w(static_cast<size_t>(s_.d * s_.i));
+        fill_matrix(s_, content, which, w.data());
+        ggml_quantize_chunk(type_, w.data(), to, 0, rows, s_.d * s_.i / rows, nullptr);
+      });
       for (int64_t e = content + kContents; e < s_.e; e += kContents)
         std::memcpy(first + matrix * static_cast<size_t>(e), to, matrix);
     });

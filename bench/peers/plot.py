@@ -27,7 +27,9 @@ def draw(frame, rows):
     if best:
         frame.plot([r["M"] for r in best], [r["best_us"] for r in best], "v", ms=4, color="#dd8452",
                    label=f"{rows[0]['peer']}'s fastest type")
-    frame.set(xscale="log", yscale="log", title=f"{rows[0]['shape']}, {rows[0]['weights']}, {rows[0]['ours_isa']}",
+    routing = rows[0].get("routing", "uniform")
+    title = f"{rows[0]['shape']}, {rows[0]['weights']}, {rows[0]['ours_isa']}"
+    frame.set(xscale="log", yscale="log", title=title + (f", {routing}" if routing != "uniform" else ""),
               xlabel="tokens M", ylabel="us per layer")
     frame.set_xticks(ms, [str(m) for m in ms])
     frame.minorticks_off()
@@ -40,7 +42,7 @@ def main(argv):
     groups = {}
     for row in result["rows"]:
         if row["ours_us"] is not None:
-            groups.setdefault((row["shape"], row["weights"], row["ours_isa"]), []).append(row)
+            groups.setdefault((row["shape"], row["weights"], row["ours_isa"], row.get("routing", "uniform")), []).append(row)
     if not groups:
         return
     columns = min(3, len(groups))

@@ -1,4 +1,5 @@
 """The peer comparison's statistics and refusals, with co-processes that only pretend to compute."""
+import importlib.machinery
 import importlib.util
 import json
 import math
@@ -45,7 +46,7 @@ for line in sys.stdin:
         print(json.dumps({"failed": "what is " + word}), flush=True)
 """
 ABOUT = {"type": "q4_0", "buffer": "CPU_REPACK", "version": "1", "flags": "-O2", "isa": "x",
-         "threads": 2, "expert_bytes": 1000000, "unit": "int8", "cpu": "A CPU"}
+         "threads": 2, "copies": 3, "expert_bytes": 1000000, "unit": "int8", "cpu": "A CPU"}
 
 
 class QuietClock:
@@ -68,12 +69,15 @@ class Peers(unittest.TestCase):
         self.addCleanup(process.close)
         return process
 
-    def row(self, ours, peer, clock=None, m=1, **more):
-        options = dict(m=m, shape=[2048, 768, 128, 8], shape_name="s", peer_name="llama.cpp",
-                       kind="k", tables=[], wanted=7,
-                       clock=clock or QuietClock(), cores=2, turn=0.001, settle=0, patience=0)
-        return compare.compare_row(ours, peer, found_errors=compare.errors(ours, peer, m),
-                                   **{**options, **more})
+    def rows(self, subjects, clock=None, m=1, tables=(), wanted=7, deadline=math.inf, **more):
+        setting = compare.Setting([2048, 768, 128, 8], "s", "uniform", "llama.cpp", "k", tables,
+                                  wanted)
+        rounds = compare.Rounds(subjects, m, clock or QuietClock(), 2, turn=0.1, settle=0,
+                                patience=0, deadline=deadline)
+        return compare.compare_rows(subjects, m, compare.errors(subjects, m), setting, rounds)
+
+    def row(self, ours, peer, *others, **more):
+        return self.rows([compare.Subject(ours, peer, list(others))], **more)[0]
 
 
 class Rows(Peers):
@@ -97,7 +101,7 @@ class Rows(Peers):
         self.assertEqual(compare.calls_per_turn(0.1, 0.15), 400)
 
     def test_a_disturbed_pair_is_measured_again(self):
-        row = self.row(self.side(1000), self.side(2500), QuietClock(noise=[0, 50]))
+        row = self.row(self.side(1000), self.side(2500), clock=QuietClock(noise=[0, 50]))
         self.assertEqual((row["pairs"], row["pairs_dropped"], row["ratio"]), (7, 1, 2.5))
 
     def test_waiting_ends_when_others_do(self):
@@ -105,10 +109,10 @@ class Rows(Peers):
         self.assertFalse(compare.wait_for_calm(QuietClock([50] * 10000), 2, 0.02, window=0.001))
 
     def test_a_row_of_disturbed_pairs_is_void(self):
-        row = self.row(self.side(1000), self.side(2500), QuietClock(noise=[50] * 100))
+        row = self.row(self.side(1000), self.side(2500), clock=QuietClock(noise=[50] * 100))
         self.assertIsNone(row["ratio"])
-        self.assertIn("only 0 of 7 pairs undisturbed (foreign CPU time: 50 ticks", row["void_reason"])
-        row = self.row(self.side(1000), self.side(2500), QuietClock(steal=60))
+        self.assertIn("only 0 of 7 pairs undisturbed (foreign CPU time: 100 ticks", row["void_reason"])
+        row = self.row(self.side(1000), self.side(2500), clock=QuietClock(steal=60))
         self.assertIn("stolen CPU time", row["void_reason"])
 
     def test_pairs_beside_a_slower_memory_are_dropped(self):
@@ -142,32 +146,109 @@ class Rows(Peers):
 
 
 class Best(Peers):
-    def test_the_fastest_type_decides(self):
-        ours = self.side(1000)
-        row = self.row(ours, self.side(2500))
-        faster = self.row(ours, self.side(1500, error=0.2, type="iq4_xs", buffer="CPU"))
-        slower = self.row(ours, self.side(4000, type="q4_k"))
-        row = compare.add_best(row, [faster, slower])
+    def test_the_fastest_type_of_the_same_rounds_decides(self):
+        row = self.row(self.side(1000), self.side(2500),
+                       self.side(1500, error=0.2, type="iq4_xs", buffer="CPU"),
+                       self.side(4000, type="q4_k"))
         self.assertEqual((row["ratio"], row["ratio_best"]), (2.5, 1.5))
-        self.assertEqual((row["best_type"], row["best_us"]), ("iq4_xs", 1500))
-        self.assertEqual(len(row["others"]), 2)
+        self.assertEqual((row["best_type"], row["best_buffer"], row["best_us"]),
+                         ("iq4_xs", "CPU", 1500))
+        self.assertEqual([o["peer_us"] for o in row["others"]], [1500, 4000])
+
+    def test_the_slower_ones_stop_early(self):
+        subject = compare.Subject(self.side(1000), self.side(2500),
+                                  [self.side(1500), self.side(4000)])
+        rounds = compare.Rounds([subject], 1, QuietClock(), 2, turn=0.1, settle=0, patience=0)
+        rounds.measure(7)
+        self.assertEqual([rounds.count(subject.ours, p) for p in subject.peers()],
+                         [7, 7, compare.PRUNE_AFTER])
 
     def test_disturbed_others_and_void_rows_have_no_best(self):
-        ours = self.side(1000)
-        row = self.row(ours, self.side(2500))
-        disturbed = self.row(ours, self.side(10), QuietClock(noise=[0] * 2 + [50] * 100))
-        self.assertEqual(compare.add_best(row, [disturbed])["ratio_best"], 2.5)
-        void = self.row(ours, self.side(2500, error=0.01))
-        self.assertIsNone(compare.add_best(void, [])["ratio_best"])
+        # A round has three turns and the clock is read twice in each: the others' turns alone.
+        row = self.row(self.side(1000), self.side(2500), self.side(10),
+                       clock=QuietClock(noise=[0, 0, 0, 0, 0, 50] * 100))
+        self.assertEqual((row["ratio"], row["ratio_best"]), (2.5, 2.5))
+        void = self.row(self.side(1000), self.side(2500, error=0.01), self.side(1500))
+        self.assertIsNone(void["ratio_best"])
+
+    def test_without_other_types_there_is_no_best(self):
+        self.assertIsNone(self.row(self.side(1000), self.side(2500))["ratio_best"])
+
+    def test_several_of_ours_share_the_rounds(self):
+        peer, other = self.side(2500), self.side(5000, type="q8_0")
+        rows = self.rows([compare.Subject(self.side(1000), peer, [other]),
+                          compare.Subject(self.side(2000, type="int8"), other)])
+        self.assertEqual([(r["weights"], r["type"], r["ratio"]) for r in rows],
+                         [("q4_0", "q4_0", 2.5), ("int8", "q8_0", 2.5)])
+
+    def test_a_type_measured_in_other_rounds_joins(self):
+        row = self.row(self.side(1000), self.side(2500), self.side(3000))
+        self.assertEqual(row["ratio_best"], 2.5)
+        more = [{"type": "iq4_xs", "buffer": "CPU", "peer_us": 2000.0, "ratio_measured": 2.0,
+                 "peer_error": 0.1, "void_reason": None}]
+        self.assertEqual(compare.add_best(row, row["others"] + more)["ratio_best"], 2.0)
+
+    def test_no_round_begins_after_the_deadline(self):
+        row = self.row(self.side(1000), self.side(2500), deadline=0.0)
+        self.assertEqual((row["pairs"], row["ratio"]), (0, None))
 
 
 class Merging(unittest.TestCase):
     def test_newer_rows_replace_older_ones_of_the_same_thing(self):
-        def row(m, us):
-            return {"shape": "s", "weights": "int4", "ours_isa": "x", "M": m, "ours_us": us}
+        def row(m, us, **more):
+            return {"shape": "s", "weights": "int4", "ours_isa": "x", "M": m, "ours_us": us, **more}
 
         found = compare.merged([row(1, 5), row(2, 6)], [row(2, 7), row(3, 8)])
         self.assertEqual([(r["M"], r["ours_us"]) for r in found], [(1, 5), (2, 7), (3, 8)])
+        found = compare.merged([row(1, 5)], [row(1, 6, routing="zipf")])
+        self.assertEqual([r["ours_us"] for r in found], [5, 6])
+
+
+class Table(unittest.TestCase):
+    """`run all`: its list, what is left of it, and what fits beside each other."""
+
+    def setUp(self):
+        loader = importlib.machinery.SourceFileLoader("peers_run", str(ROOT / "bench/peers/run"))
+        self.run = importlib.util.module_from_spec(
+            importlib.util.spec_from_loader("peers_run", loader))
+        loader.exec_module(self.run)
+
+    def test_every_line_of_the_list_is_a_case(self):
+        parser = self.run.make_parser()
+        argv = ["all", "--lock", "x"]
+        cases = self.run.cases_of(parser.parse_args(argv), parser, argv)
+        self.assertGreater(len(cases), 5)
+        for case, command in cases:
+            self.assertTrue(case.save and case.lock == "x", command)
+            self.assertTrue(command.startswith("bench/peers/run experts --"), command)
+            types = self.run.LLAMA_TYPES if case.peer == "llama.cpp" else self.run.KT_TYPES
+            self.assertLessEqual(set(case.weights.split()), set(types), command)
+            self.assertLessEqual(set(case.shape.split()), set(self.run.SHAPES), command)
+
+    def test_what_is_measured_by_this_build_is_not_measured_again(self):
+        parser = self.run.make_parser()
+        case = parser.parse_args(["experts", "--weights", "int4 int8", "--tokens", "1,16"])
+        ours = {"version": "2", "isa": "amx"}
+
+        def row(weights, m, **more):
+            return {"shape": "s", "weights": weights, "ours_isa": "amx", "M": m,
+                    "ours_version": "2", "void_reason": None, **more}
+
+        rows = [row("int4", 1), row("int4", 16), row("int8", 1)]
+        self.assertEqual(self.run.left_of(case, "s", rows, ours), (["int8"], [16]))
+        rows.append(row("int8", 16, void_reason="only 2 of 7 pairs undisturbed"))
+        self.assertEqual(self.run.left_of(case, "s", rows, ours), (["int8"], [16]))
+        rows[-1]["void_reason"] = "our error 2 exceeds the peer's 1"
+        self.assertEqual(self.run.left_of(case, "s", rows, ours), ([], []))
+        for other in ({"ours_version": "1"}, {"ours_isa": "avx2"}, {"routing": "zipf"}):
+            rows[0] = row("int4", 1, **other)
+            self.assertEqual(self.run.left_of(case, "s", rows, ours), (["int4"], [1]), other)
+
+    def test_types_that_do_not_fit_have_runs_of_their_own(self):
+        sizes = {"a": 3, "b": 4, "c": 2, "d": 20}
+        self.assertEqual(self.run.batches(sizes, sizes.get, 6), [["a"], ["b", "c"], ["d"]])
+        self.assertEqual(self.run.batches(sizes, sizes.get, 100), [["a", "b", "c", "d"]])
+        self.assertEqual(self.run.batches([], sizes.get, 6), [[]])
 
 
 class Processes(Peers):
