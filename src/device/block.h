@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/host_device.h"
+#include "device/mma.h"
 
 namespace sluice {
 
@@ -91,6 +92,19 @@ class HostBlock {
       for (int half = kWarp / 2; half >= 1; half /= 2)
         for (int j = 0; j < half; ++j) v[base + j] = fold(v[base + j], v[base + j + half]);
       for (int j = 1; j < kWarp; ++j) v[base + j] = v[base];
+    }
+  }
+  // Each warp multiplies what operands_of(thread) gives for its lanes (device/mma.h); use(thread,
+  // sums) receives the products. No barrier: neither may read what another thread writes there.
+  // All threads of the block call it together.
+  template <MmaB kind = MmaB::kSigned, class Operands, class Use>
+  void warp_mma(const Operands& operands_of, const Use& use) {
+    for (int base = 0; base < threads_; base += kWarp) {
+      MmaOperands operands[kWarp];
+      MmaSums sums[kWarp];
+      for (int j = 0; j < kWarp; ++j) operands[j] = operands_of(base + j);
+      emulate_mma<kind>(operands, sums);
+      for (int j = 0; j < kWarp; ++j) use(base + j, sums[j]);
     }
   }
   // Every thread's integer becomes the sum of those before it; returns the sum of all. `scratch` is

@@ -77,6 +77,27 @@ class DeviceBlock {
     v[0] = __shfl_sync(0xffffffffu, v[0], 0);
 #endif
   }
+  template <MmaB kind = MmaB::kSigned, class Operands, class Use>
+  SLUICE_HD void warp_mma(const Operands& operands_of, const Use& use) {
+#if defined(__CUDA_ARCH__)
+    const int thread = static_cast<int>(threadIdx.x);
+    const MmaOperands o = operands_of(thread);
+    MmaSums s;
+    if constexpr (kind == MmaB::kSigned)
+      asm volatile(
+          "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+          "{%8, %9}, {%10, %10, %10, %10};"
+          : "=r"(s.d[0]), "=r"(s.d[1]), "=r"(s.d[2]), "=r"(s.d[3])
+          : "r"(o.a[0]), "r"(o.a[1]), "r"(o.a[2]), "r"(o.a[3]), "r"(o.b[0]), "r"(o.b[1]), "r"(0));
+    else
+      asm volatile(
+          "mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+          "{%8, %9}, {%10, %10, %10, %10};"
+          : "=r"(s.d[0]), "=r"(s.d[1]), "=r"(s.d[2]), "=r"(s.d[3])
+          : "r"(o.a[0]), "r"(o.a[1]), "r"(o.a[2]), "r"(o.a[3]), "r"(o.b[0]), "r"(o.b[1]), "r"(0));
+    use(thread, s);
+#endif
+  }
   template <class T>
   SLUICE_HD T exclusive_scan(PerThread<T>& v, T* scratch) {
     static_assert(std::is_integral_v<T>, "a sum that no order changes");

@@ -25,7 +25,9 @@ Result<GroupedPlan> plan_grouped(const ExecContext& context, const GroupedMatmul
 void prepare_grouped(const ExecContext& context, const GroupedPlan& plan);
 void multiply_grouped(const ExecContext& context, const GroupedPlan& plan);
 
-// CUDA: all of it in one launch, for at most `slots` slots; without args.source slot s takes row s.
-Status launch_grouped(const ExecContext& context, const GroupedMatmulArgs& args, int64_t slots);
+// CUDA: all of it in one go, for at most `slots` slots; without args.source slot s takes row s.
+// Arith int quantises its rows into `prepared`, of prepared_floats(slots, K); else it may be null.
+Status launch_grouped(const ExecContext& context, const GroupedMatmulArgs& args, int64_t slots,
+                      float* prepared);
 
 }  // namespace sluice

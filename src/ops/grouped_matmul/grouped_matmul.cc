@@ -247,7 +247,8 @@ void multiply_grouped(const ExecContext& context, const GroupedPlan& plan) {
   });
 }
 
-Status launch_grouped(const ExecContext& context, const GroupedMatmulArgs& args, int64_t slots) {
+Status launch_grouped(const ExecContext& context, const GroupedMatmulArgs& args, int64_t slots,
+                      float* prepared) {
   SLUICE_ASSIGN_OR_RETURN(const PackedMatrix* w, check_device_experts(args, slots));
   SLUICE_RETURN_IF_ERROR(check_shapes(args, *w));
   const Kernel<const PanelKernel>* kernel = select_panel_kernel(context.isa, w->format, args.arith);
@@ -259,13 +260,16 @@ Status launch_grouped(const ExecContext& context, const GroupedMatmulArgs& args,
   GroupedProduct product;
   product.x = args.x.data;
   product.x_stride = args.x.stride;
+  product.x_rows = args.x.rows;
   product.rows = args.source.empty() ? nullptr : args.source.data();
   product.row_count = slots;
   product.starts = args.starts.data();
   product.experts = static_cast<int64_t>(args.experts.size());
   product.expert_panels = args.device_panels.empty() ? nullptr : args.device_panels.data();
   product.panels = w->data;
-  product.panel_bytes = panel_bytes(w->format, w->k);
+  product.panel_bytes = panel_bytes(w->format, w->k, w->block);
+  product.block = w->block;
+  product.prepared = reinterpret_cast<std::byte*>(prepared);
   product.panel_count = w->panels();
   product.n = w->n;
   product.k = w->k;
@@ -281,18 +285,32 @@ Status launch_grouped(const ExecContext& context, const GroupedMatmulArgs& args,
   return ok_status();
 }
 
+static Status no_workspace(int64_t slots, int64_t k, Workspace workspace) {
+  return invalid_argument(
+      "grouped_matmul: workspace: expected {} bytes for {} slots, K = {}, got {}",
+      grouped_matmul_workspace_bytes(slots, k), slots, k, workspace.bytes);
+}
+
+static Status launch_alone(const ExecContext& context, const GroupedMatmulArgs& args,
+                           Workspace workspace) {
+  const auto slots = static_cast<int64_t>(args.source.size());
+  float* prepared = nullptr;
+  if (args.arith == Arith::kInt && slots > 0) {
+    prepared = WorkspaceCarver(workspace).take<float>(prepared_floats(slots, args.x.cols));
+    if (prepared == nullptr) return no_workspace(slots, args.x.cols, workspace);
+  }
+  return launch_grouped(context, args, slots, prepared);
+}
+
 Status grouped_matmul(const ExecContext& context, const GroupedMatmulArgs& args,
                       Workspace workspace) {
-  if (is_cuda(context.isa))
-    return launch_grouped(context, args, static_cast<int64_t>(args.source.size()));
+  if (is_cuda(context.isa)) return launch_alone(context, args, workspace);
   const int64_t slots = args.starts.empty() ? 0 : args.starts.back();
   WorkspaceCarver carver(workspace);
   float* prepared = slots < 0 ? nullptr : carver.take<float>(prepared_floats(slots, args.x.cols));
   int32_t* active = slots < 0 ? nullptr : carver.take<int32_t>(slots);
   if (slots > 0 && (prepared == nullptr || active == nullptr))
-    return invalid_argument(
-        "grouped_matmul: workspace: expected {} bytes for {} slots, K = {}, got {}",
-        grouped_matmul_workspace_bytes(slots, args.x.cols), slots, args.x.cols, workspace.bytes);
+    return no_workspace(slots, args.x.cols, workspace);
   SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, args, active));
   if (plan.active.empty()) return ok_status();
   plan.prepared = prepared;

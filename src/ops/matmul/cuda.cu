@@ -1,5 +1,6 @@
 #include "device/cuda/launch.cuh"
 #include "ops/matmul/cuda_body.h"
+#include "ops/matmul/cuda_int_body.h"
 #include "ops/matmul/kernels.h"
 
 namespace sluice {
@@ -8,6 +9,15 @@ namespace {
 template <WeightFormat format, Arith arith>
 void multiply(const GroupedProduct& product) {
   cuda::with_body<format, arith>(product, [&](const auto& body, size_t shared_bytes) {
+    launch(product.stream, "matmul", body.blocks(product), body, shared_bytes);
+  });
+}
+
+template <WeightFormat format>
+void multiply_int(const GroupedProduct& product) {
+  const cuda::QuantizeRowsBody rows{product};
+  launch(product.stream, "matmul", rows.blocks(product), rows);
+  cuda::with_int_body<format>(product, [&](const auto& body, size_t shared_bytes) {
     launch(product.stream, "matmul", body.blocks(product), body, shared_bytes);
   });
 }
@@ -21,5 +31,7 @@ const PanelKernel matmul_f32_bf16_cuda = {.launch = multiply<kBF16, kF32Fma>};
 const PanelKernel matmul_f32_mxfp4_cuda = {.launch = multiply<kMXFP4, kF32Fma>};
 const PanelKernel matmul_bf16_bf16_cuda = {.launch = multiply<kBF16, kBf16Tile>};
 const PanelKernel matmul_bf16_mxfp4_cuda = {.launch = multiply<kMXFP4, kBf16Tile>};
+const PanelKernel matmul_int8_int4_cuda = {.launch = multiply_int<kInt4>};
+const PanelKernel matmul_int8_int8_cuda = {.launch = multiply_int<kInt8>};
 
 }  // namespace sluice

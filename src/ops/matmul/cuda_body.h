@@ -281,11 +281,6 @@ struct ManyRowsBody {
   }
 };
 
-// From about so many rows per expert on, tiles of 64 rows beat tiles of 8.
-inline bool has_few_rows(const GroupedProduct& a) {
-  return a.row_count <= 16 * a.experts;
-}
-
 // Runs what a product needs: run(body, shared bytes).
 template <WeightFormat format, Arith arith, class Run>
 void with_body(const GroupedProduct& a, const Run& run) {

@@ -181,6 +181,11 @@ int64_t blocks_of(const GroupedProduct& a) {
   return most_tiles(a.row_count, a.experts, kRows) * ceil_div(a.panel_count, kPanels);
 }
 
+// From about so many rows per expert on, tiles of 64 rows beat tiles of 8.
+inline bool has_few_rows(const GroupedProduct& a) {
+  return a.row_count <= 16 * a.experts;
+}
+
 // Row r of a tile starts at x + row_offset(...).
 SLUICE_HD inline int64_t row_offset(const GroupedProduct& a, const SlotTile& tile, int r) {
   const int64_t slot = tile.slot + (r < tile.rows ? r : 0);

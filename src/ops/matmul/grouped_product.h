@@ -19,6 +19,7 @@ struct GroupedProduct {
   // Slot s takes row (rows != null ? rows[s] : s) of x and writes row s of out.
   const float* x = nullptr;
   int64_t x_stride = 0;
+  int64_t x_rows = 0;
   const int32_t* rows = nullptr;
   int64_t row_count = 0;            // most slots
   const int32_t* starts = nullptr;  // [experts + 1] slots of each expert; null: one has them all
@@ -29,6 +30,8 @@ struct GroupedProduct {
   const std::byte* panels = nullptr;
   size_t panel_bytes = 0;
   int64_t panel_count = 0;
+  int64_t block = 0;              // k per scale: int4, int8
+  std::byte* prepared = nullptr;  // arith int: prepared_floats(row_count, k) floats for its rows
   int64_t n = 0, k = 0;
   bool glu_layout = false;  // even panels hold gate columns, odd panels up columns
   const float* const* expert_bias = nullptr;  // [experts], or null: `bias`, which may be null

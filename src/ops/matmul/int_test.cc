@@ -67,14 +67,14 @@ struct RawPanels {
   PackedMatrix w;
 };
 
-Status run(const ExecContext& context, const PackedMatrix& w, ConstMatrixF32 x, Matrix& out) {
+Status run(const Context& context, const PackedMatrix& w, ConstMatrixF32 x, Matrix& out) {
   MatmulArgs args;
   args.arith = Arith::kInt;
   args.x = x;
   args.w = &w;
   args.out = out.view();
   Scratch scratch(matmul_workspace_bytes(out.rows(), w.k));
-  return matmul(context, args, scratch.workspace());
+  return context.finish(matmul(context.exec, args, scratch.workspace()));
 }
 
 // Rows of every kind: normal, all at the same extreme, tiny (scale 1), zero, one large outlier.
@@ -103,9 +103,9 @@ class IntRow : public ::testing::TestWithParam<Row> {
     Matrix x(t, k, random.below(5), random.below(7)), got(t, n, random.below(5), random.below(7));
     Matrix want(t, n);
     fill_rows(x, random);
-    const Status status = run(got_context.exec, panels.w, x.view(), got);
+    const Status status = run(got_context, panels.w, x.view(), got);
     ASSERT_TRUE(status.ok()) << status.message();
-    ASSERT_TRUE(run(want_context.exec, panels.w, x.view(), want).ok());
+    ASSERT_TRUE(run(want_context, panels.w, x.view(), want).ok());
     EXPECT_TRUE(same_bits(got.view(), want.view()))
         << "T = " << t << ", N = " << n << ", K = " << k << ", block " << block;
     EXPECT_TRUE(got.guards_hold() && x.guards_hold());
@@ -144,9 +144,9 @@ TEST_P(IntRow, WhatIsNotFiniteSpoilsItsRowOnly) {
   const RawPanels panels(format(), 20, 600, 512, random);
   Matrix x(4, 600), out(4, 20), clean(4, 20);
   x.fill(random);
-  ASSERT_TRUE(run(context.exec, panels.w, x.view(), clean).ok());
+  ASSERT_TRUE(run(context, panels.w, x.view(), clean).ok());
   x.at(1, 599) = INFINITY, x.at(2, 3) = NAN;
-  ASSERT_TRUE(run(context.exec, panels.w, x.view(), out).ok());
+  ASSERT_TRUE(run(context, panels.w, x.view(), out).ok());
   for (int64_t n = 0; n < 20; ++n) {
     EXPECT_TRUE(same_bits(out.at(0, n), clean.at(0, n)));
     EXPECT_TRUE(std::isnan(out.at(1, n)));
@@ -174,7 +174,7 @@ TEST(IntReference, QuantisesByTheWrittenRule) {
   const auto codes = [&](std::vector<float> row) {
     Matrix x(1, 4), out(1, 4);
     for (int64_t k = 0; k < 4; ++k) x.at(0, k) = row[static_cast<size_t>(k)];
-    EXPECT_TRUE(run(Context(Isa::kReference).exec, packed, x.view(), out).ok());
+    EXPECT_TRUE(run(Context(Isa::kReference), packed, x.view(), out).ok());
     std::vector<float> values;
     for (int64_t k = 0; k < 4; ++k) values.push_back(out.at(0, k) / 127.0f);
     return values;
@@ -194,7 +194,7 @@ TEST(IntReference, FollowsTheWrittenOrder) {
   const RawPanels panels(WeightFormat::kInt8, 16, 256, 128, random);
   Matrix x(1, 256), out(1, 16);
   x.fill(random);
-  ASSERT_TRUE(run(Context(Isa::kReference).exec, panels.w, x.view(), out).ok());
+  ASSERT_TRUE(run(Context(Isa::kReference), panels.w, x.view(), out).ok());
   for (int64_t c = 0; c < 16; ++c) {
     float acc = 0;
     for (int64_t b = 0; b < 2; ++b) {
@@ -221,7 +221,7 @@ TEST(IntReference, IsWithinTheNoiseOfItsCodesOfF64) {
   const RawPanels panels(WeightFormat::kInt4, n, k, 512, random);
   Matrix x(1, k), out(1, n);
   x.fill(random);
-  ASSERT_TRUE(run(Context(Isa::kReference).exec, panels.w, x.view(), out).ok());
+  ASSERT_TRUE(run(Context(Isa::kReference), panels.w, x.view(), out).ok());
   for (int64_t c = 0; c < n; ++c) {
     double sum = 0, ww = 0;
     for (int64_t i = 0; i < k; ++i) {

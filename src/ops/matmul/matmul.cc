@@ -50,16 +50,30 @@ Status check_x(const ExecContext& context, const MatmulArgs& a) {
   return ok_status();
 }
 
-// A device's row: everything in one launch.
-void launch(const ExecContext& context, const PanelKernel& kernel, const MatmulArgs& args) {
+Status no_workspace(const MatmulArgs& args, Workspace workspace) {
+  return invalid_argument("matmul: workspace: expected {} bytes for T = {}, K = {}, got {}",
+                          matmul_workspace_bytes(args.out.rows, args.w->k), args.out.rows,
+                          args.w->k, workspace.bytes);
+}
+
+// A device's row: everything in one go. Arith int wants the workspace for its quantised rows.
+Status launch(const ExecContext& context, const PanelKernel& kernel, const MatmulArgs& args,
+              Workspace workspace) {
   const PackedMatrix& w = *args.w;
   GroupedProduct product;
   product.x = args.x.data;
   product.x_stride = args.x.stride;
+  product.x_rows = args.x.rows;
   product.rows = args.rows.empty() ? nullptr : args.rows.data();
   product.row_count = args.out.rows;
   product.panels = w.data;
-  product.panel_bytes = panel_bytes(w.format, w.k);
+  product.panel_bytes = panel_bytes(w.format, w.k, w.block);
+  product.block = w.block;
+  if (args.arith == Arith::kInt) {
+    float* rows = WorkspaceCarver(workspace).take<float>(prepared_floats(args.out.rows, w.k));
+    if (rows == nullptr) return no_workspace(args, workspace);
+    product.prepared = reinterpret_cast<std::byte*>(rows);
+  }
   product.panel_count = w.panels();
   product.n = w.n;
   product.k = w.k;
@@ -67,7 +81,9 @@ void launch(const ExecContext& context, const PanelKernel& kernel, const MatmulA
   product.out = args.out.data;
   product.out_stride = args.out.stride;
   product.stream = context.stream;
+  const ScopedFloatEnv env;
   kernel.launch(product);
+  return ok_status();
 }
 
 }  // namespace
@@ -101,11 +117,7 @@ Status matmul(const ExecContext& context, const MatmulArgs& args, Workspace work
                          arith_name(args.arith), weight_format_name(w.format));
   SLUICE_RETURN_IF_ERROR(check_x(context, args));
   if (args.out.rows == 0) return ok_status();
-  if (kernel->run->launch != nullptr) {
-    const ScopedFloatEnv env;
-    launch(context, *kernel->run, args);
-    return ok_status();
-  }
+  if (kernel->run->launch != nullptr) return launch(context, *kernel->run, args, workspace);
   PanelProduct product;
   product.x = args.x.data;
   product.rows = args.rows.empty() ? nullptr : args.rows.data();
@@ -122,10 +134,7 @@ Status matmul(const ExecContext& context, const MatmulArgs& args, Workspace work
   product.epilogue = kernel->run->store;
   product.prepared =
       WorkspaceCarver(workspace).take<float>(prepared_floats(product.row_count, w.k));
-  if (product.prepared == nullptr)
-    return invalid_argument("matmul: workspace: expected {} bytes for T = {}, K = {}, got {}",
-                            matmul_workspace_bytes(product.row_count, w.k), product.row_count, w.k,
-                            workspace.bytes);
+  if (product.prepared == nullptr) return no_workspace(args, workspace);
   parallel_ranges(context, product.row_count, kPanelRowGrain,
                   [&](int64_t begin, int64_t end) { kernel->run->prepare(product, begin, end); });
   const int64_t panels = w.panels();

@@ -178,8 +178,8 @@ Status multiply(const ExecContext& context, const MoeExpertsArgs& args, const Sc
   return multiply_down(products, args, s, *up, y).annotate("moe_experts: down");
 }
 
-// Both products on a device: a launch each. Hidden rows stay f32 and the second product rounds
-// them as it reads.
+// Both products on a device. Hidden rows stay f32; the second product rounds them as it reads, or
+// quantises them first.
 Status launch(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s,
               MatrixF32 y) {
   const auto slots = static_cast<int64_t>(args.ids.size());
@@ -194,7 +194,8 @@ Status launch(const ExecContext& context, const MoeExpertsArgs& args, const Scra
   a.glu = true;
   a.activation = args.experts.activation;
   a.out = MatrixF32(s.hidden, slots, args.experts.width);
-  SLUICE_RETURN_IF_ERROR(launch_grouped(context, a, slots).annotate("moe_experts: gate_up"));
+  SLUICE_RETURN_IF_ERROR(
+      launch_grouped(context, a, slots, s.prepared).annotate("moe_experts: gate_up"));
   a.x = a.out;
   a.source = {};
   a.experts = args.experts.down;
@@ -202,7 +203,7 @@ Status launch(const ExecContext& context, const MoeExpertsArgs& args, const Scra
   a.bias = args.experts.down_bias;
   a.glu = false;
   a.out = y;
-  return launch_grouped(context, a, slots).annotate("moe_experts: down");
+  return launch_grouped(context, a, slots, s.down_prepared).annotate("moe_experts: down");
 }
 
 }  // namespace

@@ -98,7 +98,8 @@ Status run(const Context& context, const MoeExpertsArgs& a) {
 }
 
 Status grouped(const Context& context, const GroupedMatmulArgs& a) {
-  Scratch scratch(grouped_matmul_workspace_bytes(a.starts.back(), a.x.cols));
+  const auto slots = static_cast<int64_t>(a.source.size());
+  Scratch scratch(grouped_matmul_workspace_bytes(slots, a.x.cols));
   return context.finish(grouped_matmul(context.exec, a, scratch.workspace()));
 }
 
