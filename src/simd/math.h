@@ -125,8 +125,8 @@ SLUICE_SIMD_INLINE typename V::F gelu_erf(typename V::F x) {
 template <class V>
 SLUICE_SIMD_INLINE typename V::F swiglu_oai(typename V::F gate, typename V::F up, float alpha,
                                             float limit) {
-  const auto g = V::min(gate, V::set1(limit));
-  const auto u = V::max(V::min(up, V::set1(limit)), V::set1(-limit));
+  const auto g = V::min(V::set1(limit), gate);
+  const auto u = V::max(V::set1(-limit), V::min(V::set1(limit), up));
   return V::mul(V::add(u, V::set1(1.0f)), V::mul(g, sigmoid<V>(V::mul(V::set1(alpha), g))));
 }
 

@@ -154,9 +154,10 @@ SLUICE_HD inline float gelu_erf(float x) {
 }
 
 // gpt-oss: gate clamped above, up clamped on both sides, (up + 1) * gate * sigmoid(alpha * gate).
+// The limit is the first operand: a NaN stays one.
 SLUICE_HD inline float swiglu_oai(float gate, float up, float alpha, float limit) {
-  const float g = min(gate, limit);
-  const float u = max(min(up, limit), -limit);
+  const float g = min(limit, gate);
+  const float u = max(-limit, min(limit, up));
   return (u + 1.0f) * (g * sigmoid(alpha * g));
 }
 

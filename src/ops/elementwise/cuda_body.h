@@ -19,6 +19,18 @@ struct ElementwiseBody {
   SLUICE_HD void operator()(Block& block) const {
     const int64_t row = block.index() / runs(task), begin = block.index() % runs(task) * kColumns;
     const int64_t end = begin + kColumns < task.cols ? begin + kColumns : task.cols;
+    if (task.step == ElementwiseStep::kWeigh) {
+      const ElementwiseTask one = weighed_row(task, row);
+      if (one.rows > 0) columns(block, one, 0, begin, end);
+    } else {
+      columns(block, task, row, begin, end);
+    }
+  }
+
+ private:
+  template <class Block>
+  SLUICE_HD static void columns(Block& block, const ElementwiseTask& task, int64_t row,
+                                int64_t begin, int64_t end) {
     const float* a = task.a + row * task.a_stride;
     const float* b = task.b + row * task.b_stride;
     float* out = task.out + row * task.out_stride;

@@ -29,6 +29,8 @@ Status run(const ExecContext& context, const ElementwiseTask& task) {
     ElementwiseTask part = task;
     part.rows = end - begin;
     part.stream = context.stream;
+    part.first_pair = begin;
+    if (task.step == ElementwiseStep::kWeigh) return kernel->run(part);
     part.a += begin * task.a_stride;
     part.b += begin * task.b_stride;
     part.out += begin * task.out_stride;
@@ -86,11 +88,24 @@ std::optional<ActivationKind> activation_from_name(std::string_view name) {
   return std::nullopt;
 }
 
+Result<ActivationKind> parse_activation(std::string_view op, std::string_view name) {
+  for (const ActivationKind kind : {ActivationKind::kSilu, ActivationKind::kGeluTanh,
+                                    ActivationKind::kGeluErf, ActivationKind::kSwigluOai})
+    if (name == activation_name(kind)) return kind;
+  return invalid_argument(
+      "{}: activation: expected silu, gelu_tanh, gelu_erf or swiglu_oai, got \"{}\"", op, name);
+}
+
 Status check_activation(std::string_view op, const Activation& activation) {
-  if (activation.kind == ActivationKind::kSwigluOai &&
-      !(activation.limit > 0 && std::isfinite(activation.alpha)))
+  const bool oai = activation.kind == ActivationKind::kSwigluOai;
+  if (oai && !(activation.limit > 0 && std::isfinite(activation.alpha)))
     return invalid_argument("{}: swiglu_oai: expected limit > 0 and a finite alpha, got {} and {}",
                             op, activation.limit, activation.alpha);
+  if (oai && activation.clamp == ActivationClamp::kAfter)
+    return invalid_argument("{}: swiglu_oai clamps before, a clamp after it has no meaning", op);
+  if (activation.clamp != ActivationClamp::kNone && !(activation.limit > 0))
+    return invalid_argument("{}: activation: clamp: expected limit > 0, got {}", op,
+                            activation.limit);
   return ok_status();
 }
 
@@ -128,6 +143,28 @@ Status softcap(const ExecContext& context, MatrixF32 a, float cap) {
   if (!(cap > 0 && std::isfinite(cap)))
     return invalid_argument("softcap: cap: expected a positive number, got {}", cap);
   return run(context, in_place(ElementwiseStep::kSoftcap, a, cap));
+}
+
+Status weigh_rows(const ExecContext& context, const WeighRowsArgs& args) {
+  const auto pairs = static_cast<int64_t>(args.slots.size());
+  if (args.k < 1 || pairs != args.x.rows * args.k || args.weights.size() != args.slots.size())
+    return invalid_argument(
+        "weigh_rows: slots, weights: expected [T*K] = [{} * {}], got [{}], [{}]", args.x.rows,
+        args.k, args.slots.size(), args.weights.size());
+  SLUICE_RETURN_IF_ERROR(check_shape("weigh_rows", "out", args.out, args.out.rows, args.x.cols));
+  for (const int32_t slot : on_host(context) ? args.slots : std::span<const int32_t>())
+    if (slot >= args.out.rows)
+      return invalid_argument("weigh_rows: slots: expected below R = {}, got {}", args.out.rows,
+                              slot);
+  ElementwiseTask task = in_place(ElementwiseStep::kWeigh, args.out, 1.0f);
+  task.rows = pairs;
+  task.a = task.b = args.x.data;
+  task.a_stride = task.b_stride = args.x.stride;
+  task.slots = args.slots.data();
+  task.weights = args.weights.data();
+  task.fan_out = args.k;
+  task.rounded = args.rounded;
+  return run(context, task);
 }
 
 }  // namespace sluice

@@ -10,9 +10,10 @@ namespace sluice {
 
 class Stream;  // device/device.h
 
-enum class ElementwiseStep { kGlu, kAdd, kScale, kSoftcap };
+enum class ElementwiseStep { kGlu, kAdd, kScale, kSoftcap, kWeigh };
 
-// Rows of equal length; `a` is gate for kGlu and unused otherwise, where out is read and written.
+// Rows of equal length; `a` is gate for kGlu and x for kWeigh, and unused otherwise, where out is
+// read and written.
 struct ElementwiseTask {
   ElementwiseStep step = ElementwiseStep::kGlu;
   Activation activation;
@@ -22,6 +23,11 @@ struct ElementwiseTask {
   const float* b = nullptr;  // up, or the summand
   float* out = nullptr;
   int64_t a_stride = 0, b_stride = 0, out_stride = 0;
+  // kWeigh: row r is pair first_pair + r; a is x and b is unused.
+  const int32_t* slots = nullptr;
+  const float* weights = nullptr;
+  int64_t first_pair = 0, fan_out = 1;
+  bool rounded = false;
   Stream* stream = nullptr;  // CUDA only
 };
 using ElementwiseKernel = void(const ElementwiseTask& task);

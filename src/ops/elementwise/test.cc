@@ -60,6 +60,42 @@ TEST_P(ElementwiseRow, GluEqualsTheReference) {
         },
         10 + static_cast<uint64_t>(kind) * 100);
 }
+TEST_P(ElementwiseRow, GluEqualsTheReferenceWithEveryClampAndRounding) {
+  uint64_t seed = 800;
+  for (const ActivationKind kind : kKinds)
+    for (const ActivationClamp clamp :
+         {ActivationClamp::kNone, ActivationClamp::kBefore, ActivationClamp::kAfter})
+      for (int bits = 0; bits < 8; ++bits) {
+        if (kind == ActivationKind::kSwigluOai && clamp == ActivationClamp::kAfter) continue;
+        const Activation a{
+            kind, 1.5f, 2.5f, clamp, {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0}};
+        compare([&](const ExecContext& context, MatrixF32 m,
+                    ConstMatrixF32 up) { return glu(context, m, up, a, m); },
+                seed += 10);
+      }
+}
+TEST_P(ElementwiseRow, WeighRowsEqualsTheReference) {
+  Random random(900);
+  Context got_context(GetParam().isa, 2), want_context(Isa::kReference);
+  for (int i = 0; i < 20; ++i) {
+    const int64_t t = random.between(1, 40), k = random.between(1, 4), d = random.between(1, 700);
+    Matrix x(t, d, 3, 1), got(t * k, d, 2, 5);
+    x.fill(random, true), got.fill(random);
+    Matrix want = got;
+    std::vector<float> weights(static_cast<size_t>(t * k));
+    std::vector<int32_t> slots(weights.size());
+    for (float& w : weights) w = random.normal();
+    for (size_t p = 0; p < slots.size(); ++p)  // back to front, some dropped
+      slots[p] = random.chance(0.2) ? -1 : static_cast<int32_t>(slots.size() - 1 - p);
+    WeighRowsArgs args{x.view(), k, slots, weights, random.chance(0.5), got.view()};
+    const Status status = got_context.finish(weigh_rows(got_context.exec, args));
+    ASSERT_TRUE(status.ok()) << status.message();
+    args.out = want.view();
+    ASSERT_TRUE(weigh_rows(want_context.exec, args).ok());
+    EXPECT_TRUE(same_bits(got.view(), want.view()));
+    EXPECT_TRUE(got.guards_hold());
+  }
+}
 TEST_P(ElementwiseRow, AddScaleAndSoftcapEqualTheReference) {
   compare([](const ExecContext& c, MatrixF32 m, ConstMatrixF32 b) { return add(c, m, b); }, 500);
   compare([](const ExecContext& c, MatrixF32 m, ConstMatrixF32) { return scale(c, m, 0.3f); }, 600);
@@ -117,12 +153,57 @@ TEST(Elementwise, SwigluClampsBothSides) {
   EXPECT_FLOAT_EQ(out.at(0, 2), -6.0f * (-9.0f / (1 + std::exp(1.702f * 9))));
 }
 
+// silu with a limit is published in two forms: the limit before the activation and behind it.
+TEST(Elementwise, ClampsStandBeforeOrAfter) {
+  Context context(Isa::kReference);
+  Matrix gate(1, 4), up(1, 4), out(1, 4);
+  gate.at(0, 0) = 9, gate.at(0, 1) = 1, gate.at(0, 2) = -9, gate.at(0, 3) = NAN;
+  up.at(0, 0) = 9, up.at(0, 1) = -9, up.at(0, 2) = 1, up.at(0, 3) = 1;
+  const auto silu = [](double x) { return x / (1 + std::exp(-x)); };
+  Activation a{ActivationKind::kSilu, 1.702f, 2.0f, ActivationClamp::kBefore};
+  ASSERT_TRUE(glu(context.exec, gate.view(), up.view(), a, out.view()).ok());
+  EXPECT_FLOAT_EQ(out.at(0, 0), static_cast<float>(silu(2) * 2));
+  EXPECT_FLOAT_EQ(out.at(0, 1), static_cast<float>(silu(1) * -2));
+  EXPECT_FLOAT_EQ(out.at(0, 2), static_cast<float>(silu(-9)));
+  EXPECT_TRUE(std::isnan(out.at(0, 3)));
+  a.clamp = ActivationClamp::kAfter;
+  ASSERT_TRUE(glu(context.exec, gate.view(), up.view(), a, out.view()).ok());
+  EXPECT_EQ(out.at(0, 0), 4.0f);
+  EXPECT_FLOAT_EQ(out.at(0, 1), static_cast<float>(silu(1) * -2));
+  EXPECT_TRUE(std::isnan(out.at(0, 3)));
+}
+
+// The roundings stand where activation.h says: recomputed here from f64 and single roundings.
+TEST(Elementwise, RoundsWhereTheProfileSays) {
+  Context context(Isa::kReference);
+  const float g = 1.2345678f, u = -0.76543218f;
+  Matrix gate(1, 1), up(1, 1), out(1, 1);
+  gate.at(0, 0) = g, up.at(0, 0) = u;
+  const auto silu = [](double x) { return static_cast<float>(x / (1 + std::exp(-x))); };
+  const auto got = [&](ActivationRounding r) {
+    const Activation a{.kind = ActivationKind::kSilu, .rounding = r};
+    EXPECT_TRUE(glu(context.exec, gate.view(), up.view(), a, out.view()).ok());
+    return out.at(0, 0);
+  };
+  const float gr = round_to_bf16(g), ur = round_to_bf16(u);
+  EXPECT_FLOAT_EQ(got({.inputs = true}), silu(gr) * ur);
+  EXPECT_EQ(got({.steps = true}), round_to_bf16(silu(g)) * u);
+  EXPECT_EQ(got({.result = true}), round_to_bf16(silu(g) * u));
+  EXPECT_EQ(got({.inputs = true, .steps = true, .result = true}),
+            round_to_bf16(round_to_bf16(silu(gr)) * ur));
+}
+
 TEST(Elementwise, NamesRoundTrip) {
   for (const ActivationKind kind : kKinds)
     EXPECT_EQ(activation_from_name(activation_name(kind)), kind);
   EXPECT_EQ(activation_from_name("gelu_pytorch_tanh"), ActivationKind::kGeluTanh);
   EXPECT_EQ(activation_from_name("gelu"), ActivationKind::kGeluErf);
   EXPECT_FALSE(activation_from_name("relu").has_value());
+  for (const ActivationKind kind : kKinds)
+    EXPECT_EQ(parse_activation("op", activation_name(kind)).value(), kind);
+  EXPECT_EQ(parse_activation("fused_experts", "gelu").status().message(),
+            "fused_experts: activation: expected silu, gelu_tanh, gelu_erf or swiglu_oai, got "
+            "\"gelu\"");
 }
 
 TEST(Elementwise, RefusesWrongShapesAndLimits) {
@@ -138,6 +219,18 @@ TEST(Elementwise, RefusesWrongShapesAndLimits) {
   EXPECT_TRUE(says(softcap(context.exec, a.view(), NAN), "cap"));
   const Activation none{ActivationKind::kSwigluOai, 1.702f, 0.0f};
   EXPECT_TRUE(says(glu(context.exec, a.view(), a.view(), none, a.view()), "limit"));
+  Activation clamped{ActivationKind::kSilu, 1.702f, NAN, ActivationClamp::kBefore};
+  EXPECT_TRUE(says(glu(context.exec, a.view(), a.view(), clamped, a.view()), "clamp"));
+  clamped = {ActivationKind::kSwigluOai, 1.702f, 7.0f, ActivationClamp::kAfter};
+  EXPECT_TRUE(says(glu(context.exec, a.view(), a.view(), clamped, a.view()), "clamps before"));
+  const int32_t slots[] = {0, 2};
+  const float weights[] = {1.0f, 1.0f};
+  EXPECT_TRUE(says(weigh_rows(context.exec, {a.view(), 1, slots, weights, false, a.view()}),
+                   "slots: expected below R = 2, got 2"));
+  EXPECT_TRUE(says(weigh_rows(context.exec, {a.view(), 2, slots, weights, false, a.view()}),
+                   "[T*K] = [2 * 2]"));
+  EXPECT_TRUE(
+      says(weigh_rows(context.exec, {a.view(), 1, slots, weights, false, b.view()}), "out"));
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 
 namespace sluice::simd {
 
-template <class V, ActivationKind kind>
+template <class V, class Form>
 void glu_tile(const PanelTile& tile, const Activation& activation) {
   const PanelProduct& product = *tile.product;
   for (int64_t p = 0; p < tile.panels; p += 2) {
@@ -21,7 +21,7 @@ void glu_tile(const PanelTile& tile, const Activation& activation) {
       auto gate = V::load(acc), up = V::load(acc + 16);
       if (product.bias != nullptr) gate = V::add(gate, gate_bias), up = V::add(up, up_bias);
       V::store_n(product.out + (tile.row + r) * product.out_stride + units.first,
-                 activate<V, kind>(activation, gate, up), units.count);
+                 activate<V, Form>(activation, gate, up), units.count);
     }
   }
 }
@@ -29,8 +29,7 @@ void glu_tile(const PanelTile& tile, const Activation& activation) {
 template <class V>
 void glu_epilogue(const PanelTile& tile) {
   const auto& activation = *static_cast<const Activation*>(tile.product->epilogue_data);
-  with_activation<V>(activation.kind,
-                     [&]<ActivationKind kind>() { glu_tile<V, kind>(tile, activation); });
+  with_activation<V>(activation, [&]<class Form>() { glu_tile<V, Form>(tile, activation); });
 }
 
 }  // namespace sluice::simd

@@ -18,7 +18,47 @@ void collect_rows(const MoeCombineTask& task, int64_t t, TokenRows& rows) {
   for (int64_t f = t * task.k; f < (t + 1) * task.k; ++f) {
     if (task.inverse[f] < 0) continue;
     rows.row[rows.count] = task.y + task.inverse[f] * task.y_stride;
-    rows.weight[rows.count++] = task.weights[f];
+    rows.weight[rows.count++] = task.weights != nullptr ? task.weights[f] : 1.0f;
+  }
+}
+
+// The same in ascending slot (insertion: K is small).
+template <class V>
+void sort_by_slot(TokenRows& rows) {
+  for (int64_t i = 1; i < rows.count; ++i)
+    for (int64_t j = i; j > 0 && rows.row[j] < rows.row[j - 1]; --j) {
+      const float* row = rows.row[j];
+      const float weight = rows.weight[j];
+      rows.row[j] = rows.row[j - 1], rows.weight[j] = rows.weight[j - 1];
+      rows.row[j - 1] = row, rows.weight[j - 1] = weight;
+    }
+}
+
+// sum.h:combined, 16 lanes at a time.
+template <class V>
+typename V::F rounded_sum(const CombineRounding& r, const TokenRows& rows, int64_t d, int64_t n) {
+  const auto rounded = [](bool yes, typename V::F v) __attribute__((always_inline)) {
+    return yes ? round_bf16<V>(v) : v;
+  };
+  auto acc = V::zero();
+  for (int64_t k = 0; k < rows.count; ++k) {
+    const auto y = rounded(r.rows, V::load_n(rows.row[k] + d, n));
+    const auto w = rounded(r.weights, V::set1(rows.weight[k]));
+    if (r.fused && !r.products)
+      acc = V::fma(w, y, acc);
+    else
+      acc = V::add(acc, rounded(r.products, V::mul(w, y)));
+    acc = rounded(r.sums, acc);
+  }
+  return rounded(r.result, acc);
+}
+template <class V>
+void combine_row_rounded(const CombineRounding& r, const TokenRows& rows, int64_t width,
+                         bool residual, float* out) {
+  for (int64_t d = 0; d < width; d += 16) {
+    const int64_t n = width - d < 16 ? width - d : 16;
+    const auto sum = rounded_sum<V>(r, rows, d, n);
+    V::store_n(out + d, residual ? V::add(V::load_n(out + d, n), sum) : sum, n);
   }
 }
 
@@ -62,8 +102,13 @@ void moe_combine(const MoeCombineTask& task) {
   TokenRows rows;
   for (int64_t t = task.begin; t < task.end; ++t) {
     float* out = task.out + t * task.out_stride;
+    const bool residual = task.then == CombineThen::kResidualAdd;
     collect_rows<V>(task, t, rows);
-    combine_row<V>(rows, task.d, task.then == CombineThen::kResidualAdd, out);
+    if (task.rounding.order == CombineOrder::kSlot) sort_by_slot<V>(rows);
+    if (is_plain(task.rounding))
+      combine_row<V>(rows, task.d, residual, out);
+    else
+      combine_row_rounded<V>(task.rounding, rows, task.d, residual, out);
     // The row is still in the first-level cache: the norm costs no pass over memory.
     if (task.then == CombineThen::kRmsNorm)
       rms_norm_row<V>(out, task.norm_weight, task.eps, task.d, out);

@@ -4,6 +4,7 @@
 
 #include "device/block.h"
 #include "ops/moe_combine/kernels.h"
+#include "ops/moe_combine/sum.h"
 #include "ops/rms_norm/row.h"
 
 namespace sluice {
@@ -18,7 +19,7 @@ struct MoeCombineBody {
     float* out = task.out + token * task.out_stride;
     block.each([&](int t) {
       for (int64_t d = t; d < task.d; d += kThreads) {
-        const float c = combined(token, d);
+        const float c = combined(task, token, d);
         out[d] = task.then == CombineThen::kResidualAdd ? out[d] + c : c;
       }
     });
@@ -39,15 +40,6 @@ struct MoeCombineBody {
       for (int64_t d = t; d < task.d; d += kThreads)
         out[d] = scalar::rms_norm_value(out[d], *factor, task.norm_weight, d);
     });
-  }
-
- private:
-  SLUICE_HD float combined(int64_t token, int64_t d) const {
-    float acc = 0;
-    for (int64_t f = token * task.k; f < (token + 1) * task.k; ++f)
-      if (task.inverse[f] >= 0)
-        acc = scalar::fma(task.weights[f], task.y[task.inverse[f] * task.y_stride + d], acc);
-    return acc;
   }
 };
 

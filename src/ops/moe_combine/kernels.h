@@ -17,9 +17,10 @@ struct MoeCombineTask {
   const float* y = nullptr;
   int64_t y_stride = 0;
   const int32_t* inverse = nullptr;
-  const float* weights = nullptr;
+  const float* weights = nullptr;  // null: all 1
   int64_t k = 0, d = 0;
   CombineThen then = CombineThen::kStore;
+  CombineRounding rounding;
   const float* norm_weight = nullptr;
   float eps = 0.0f;
   float* out = nullptr;

@@ -24,7 +24,7 @@ Status check(const ExecContext& context, const MoeCombineArgs& a, const MatrixF3
   if (a.k < 1 || a.k > kMaxRowsPerToken)
     return invalid_argument("moe_combine: K: expected in [1, {}], got {}", kMaxRowsPerToken, a.k);
   if (static_cast<int64_t>(a.inverse.size()) != pairs ||
-      static_cast<int64_t>(a.weights.size()) != pairs)
+      (!a.weights.empty() && static_cast<int64_t>(a.weights.size()) != pairs))
     return invalid_argument("moe_combine: inverse, weights: expected [T*K] = [{}], got [{}], [{}]",
                             pairs, a.inverse.size(), a.weights.size());
   if (a.y.cols != out.cols || a.y.stride < a.y.cols || out.stride < out.cols || out.cols < 1)
@@ -59,10 +59,11 @@ Status moe_combine(const ExecContext& context, const MoeCombineArgs& args) {
   task.y = args.y.data;
   task.y_stride = args.y.stride;
   task.inverse = args.inverse.data();
-  task.weights = args.weights.data();
+  task.weights = args.weights.empty() ? nullptr : args.weights.data();
   task.k = args.k;
   task.d = out.cols;
   task.then = args.then;
+  task.rounding = args.rounding;
   task.norm_weight = args.norm_weight;
   task.eps = args.eps;
   task.out = out.data;

@@ -5,12 +5,14 @@
 //   kStore        out = c
 //   kResidualAdd  residual = residual + c
 //   kRmsNorm      out = norm(c)                       (Gemma 4's post_feedforward_layernorm_2)
-// Fused forms equal moe_combine -> add or rms_norm bit for bit.
+// Fused forms equal moe_combine -> add or rms_norm bit for bit. `rounding` puts bf16 roundings,
+// unfused products or the order of the slots (ascending expert) in the sum, as other
+// implementations have them (moe_experts/rounding_profile.h); the default has none.
 //
 // tensor  | shape    | dtype | layout
 // y       | [R, D]   | f32   | row stride; slots of the CSR order
 // inverse | [T*K]    | i32   |
-// weights | [T, K]   | f32   |
+// weights | [T, K]   | f32   | none: all 1
 // out     | [T, D]   | f32   | row stride;  residual likewise
 // On CUDA devices every array is the device's and inverse is trusted.
 // Errors: shapes, a slot outside y.
@@ -29,6 +31,7 @@ struct MoeCombineArgs {
   std::span<const int32_t> inverse;
   std::span<const float> weights;
   int64_t k = 0;
+  CombineRounding rounding;
   CombineThen then = CombineThen::kStore;
   const float* norm_weight = nullptr;  // kRmsNorm
   float eps = 1e-6f;                   // kRmsNorm

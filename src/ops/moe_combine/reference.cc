@@ -1,24 +1,9 @@
-// Scalar truth: the weighted sum, ascending k, then what follows it.
-#include <cmath>
-
+// Scalar truth: the weighted sum of sum.h, then what follows it.
 #include "ops/moe_combine/kernels.h"
+#include "ops/moe_combine/sum.h"
 #include "ops/rms_norm/row.h"
 
 namespace sluice {
-namespace {
-
-float combined(const MoeCombineTask& task, int64_t t, int64_t d) {
-  float acc = 0;
-  for (int64_t k = 0; k < task.k; ++k) {
-    const int32_t slot = task.inverse[t * task.k + k];
-    if (slot >= 0)
-      acc = std::fma(task.weights[t * task.k + k], task.y[slot * task.y_stride + d], acc);
-  }
-  return acc;
-}
-
-}  // namespace
-
 void moe_combine_f32_reference(const MoeCombineTask& task) {
   for (int64_t t = task.begin; t < task.end; ++t) {
     float* out = task.out + t * task.out_stride;

@@ -89,6 +89,37 @@ TEST_P(MoeCombineRow, EqualsTheReferenceAndTheChain) {
   }
 }
 
+CombineRounding random_rounding(Random& random) {
+  return {random.chance(0.5),
+          random.chance(0.5),
+          random.chance(0.5),
+          random.chance(0.5),
+          random.chance(0.5),
+          random.chance(0.5),
+          random.chance(0.5) ? CombineOrder::kSlot : CombineOrder::kChoice};
+}
+TEST_P(MoeCombineRow, EqualsTheReferenceInEveryRoundingAndOrder) {
+  Random random(44);
+  for (int64_t i = 0; i < test::property_runs(60); ++i) {
+    const int64_t t = random.between(1, 20), k = random.between(1, 9), d = random.between(1, 100);
+    Operands in(t, k, d, random.below(4), random.below(16), random);
+    Context context(GetParam().isa, static_cast<int>(random.below(3))), truth(Isa::kReference);
+    const auto then = static_cast<CombineThen>(random.below(3));
+    Matrix got(t, d, random.below(3), random.below(16));
+    got.fill(random);
+    Matrix want = got;
+    MoeCombineArgs args = in.args(then, got);
+    args.rounding = random_rounding(random);
+    if (random.chance(0.3)) args.weights = {};
+    const Status status = context.finish(moe_combine(context.exec, args));
+    ASSERT_TRUE(status.ok()) << status.message();
+    args.out = args.residual = want.view();
+    ASSERT_TRUE(moe_combine(truth.exec, args).ok());
+    ASSERT_TRUE(same_bits(got.view(), want.view())) << t << ", " << k << ", " << d;
+    ASSERT_TRUE(got.guards_hold());
+  }
+}
+
 TEST_P(MoeCombineRow, ATokenDoesNotDependOnItsBatch) {
   Random random(43);
   Operands in(37, 8, 1000, 0, 0, random);
@@ -123,6 +154,40 @@ TEST(MoeCombine, AddsInAscendingKOnce) {
   args.out = out.view();
   ASSERT_TRUE(moe_combine(context.exec, args).ok());
   EXPECT_EQ(out.at(0, 0), 0.0f);
+}
+
+// Each rounding at its place, and the order: two rows, the second choice in the first slot.
+TEST(MoeCombine, RoundsWhereItIsTold) {
+  Context context(detect_isa());
+  const float y0 = 1.00390625f + 1e-3f, y1 = -0.3339f, w0 = 0.7071f, w1 = 0.29301f;
+  Matrix y(2, 1), out(1, 1);
+  y.at(1, 0) = y0, y.at(0, 0) = y1;
+  const int32_t inverse[] = {1, 0};
+  const float weights[] = {w0, w1};
+  const auto got = [&](const CombineRounding& r) {
+    MoeCombineArgs args;
+    args.y = y.view();
+    args.inverse = inverse;
+    args.weights = weights;
+    args.k = 2;
+    args.rounding = r;
+    args.out = out.view();
+    EXPECT_TRUE(moe_combine(context.exec, args).ok());
+    return out.at(0, 0);
+  };
+  const auto b = [](float v) { return round_to_bf16(v); };
+  const auto two = [](float p, float q) {  // no contraction
+    volatile float a = p, c = q;
+    return a + c;
+  };
+  EXPECT_EQ(got({}), std::fma(w1, y1, w0 * y0));
+  EXPECT_EQ(got({.fused = false}), two(w0 * y0, w1 * y1));
+  EXPECT_EQ(got({.rows = true}), std::fma(w1, b(y1), w0 * b(y0)));
+  EXPECT_EQ(got({.weights = true}), std::fma(b(w1), y1, b(w0) * y0));
+  EXPECT_EQ(got({.products = true}), two(b(w0 * y0), b(w1 * y1)));
+  EXPECT_EQ(got({.sums = true}), b(std::fma(w1, y1, b(w0 * y0))));
+  EXPECT_EQ(got({.result = true}), b(std::fma(w1, y1, w0 * y0)));
+  EXPECT_EQ(got({.order = CombineOrder::kSlot}), std::fma(w0, y0, w1 * y1));
 }
 
 TEST(MoeCombine, RefusesWrongShapesAndSlots) {

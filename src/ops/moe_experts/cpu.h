@@ -9,7 +9,7 @@
 
 namespace sluice::simd {
 
-template <class V, Arith arith, ActivationKind kind>
+template <class V, Arith arith, class Form>
 void prepared_glu_tile(const PanelTile& tile, const Activation& activation) {
   const PanelProduct& product = *tile.product;
   const int64_t rows = tile.rows, padded_k = product.out_stride;
@@ -25,7 +25,7 @@ void prepared_glu_tile(const PanelTile& tile, const Activation& activation) {
       const float* acc = tile.acc + (r * tile.panels + p) * 16;
       auto gate = V::load(acc), up = V::load(acc + 16);
       if (product.bias != nullptr) gate = V::add(gate, gate_bias), up = V::add(up, up_bias);
-      auto v = activate<V, kind>(activation, gate, up);
+      auto v = activate<V, Form>(activation, gate, up);
       if (arith == Arith::kBf16Tile) v = rounded_to_bf16<V>(v);
       v = V::select(V::first(units.count), v, V::zero());  // the padding of K is +0
       float* out = block + units.first * rows + r;
@@ -47,13 +47,12 @@ void prepared_glu_tile(const PanelTile& tile, const Activation& activation) {
 template <class V, Arith arith>
 void prepared_glu(const PanelTile& tile) {
   const auto& activation = *static_cast<const Activation*>(tile.product->epilogue_data);
-  with_activation<V>(activation.kind, [&]<ActivationKind kind>() {
-    prepared_glu_tile<V, arith, kind>(tile, activation);
-  });
+  with_activation<V>(activation,
+                     [&]<class Form>() { prepared_glu_tile<V, arith, Form>(tile, activation); });
 }
 
 // The same for kernels over tiles: bf16 rows in tiles (matmul/panels.h:RowTiles).
-template <class V, ActivationKind kind>
+template <class V, class Form>
 void row_tiles_glu_tile(const PanelTile& tile, const Activation& activation) {
   const PanelProduct& product = *tile.product;
   const RowTiles tiles = row_tiles(product.row_count);
@@ -71,7 +70,7 @@ void row_tiles_glu_tile(const PanelTile& tile, const Activation& activation) {
       const float* acc = tile.acc + (r * tile.panels + p) * 16;
       auto gate = V::load(acc), up = V::load(acc + 16);
       if (product.bias != nullptr) gate = V::add(gate, gate_bias), up = V::add(up, up_bias);
-      const auto v = V::select(V::first(units.count), activate<V, kind>(activation, gate, up),
+      const auto v = V::select(V::first(units.count), activate<V, Form>(activation, gate, up),
                                V::zero());  // the padding of K is +0
       uint16_t* out = row_in_tiles(product.out, tiles, steps, tile.row + r) +
                       units.first / 32 * 32 * tiles.rows + units.first % 32;
@@ -84,8 +83,8 @@ void row_tiles_glu_tile(const PanelTile& tile, const Activation& activation) {
 template <class V>
 void row_tiles_glu(const PanelTile& tile) {
   const auto& activation = *static_cast<const Activation*>(tile.product->epilogue_data);
-  with_activation<V>(activation.kind,
-                     [&]<ActivationKind kind>() { row_tiles_glu_tile<V, kind>(tile, activation); });
+  with_activation<V>(activation,
+                     [&]<class Form>() { row_tiles_glu_tile<V, Form>(tile, activation); });
 }
 
 }  // namespace sluice::simd

@@ -24,7 +24,19 @@ struct Scratch {
   // Arith int only: hidden rows stay f32 until a whole block of k is there to scale, and are
   // prepared from there to here.
   float* down_prepared = nullptr;
+  float* weighed = nullptr;  // weights on the input only: w * x of every slot, [T*K, D]
 };
+
+bool weighs_input(const MoeExpertsArgs& args) {
+  return args.weight_point == WeightPoint::kInput;
+}
+
+// The caller's activation with the roundings of the profile.
+Activation activation_of(const MoeExpertsArgs& args) {
+  Activation a = args.experts.activation;
+  a.rounding = args.profile.activation;
+  return a;
+}
 
 Status check(const MoeExpertsArgs& a) {
   if (a.k < 1 || static_cast<int64_t>(a.ids.size()) != a.x.rows * a.k ||
@@ -62,11 +74,13 @@ Result<Scratch> carve(const MoeExpertsArgs& a, Workspace workspace) {
   if (a.arith == Arith::kInt)
     s.down_prepared = carver.take<float>(prepared_floats(slots, a.experts.width));
   enough = enough && (s.down_prepared != nullptr || a.arith != Arith::kInt);
+  if (weighs_input(a)) s.weighed = carver.take<float>(slots * a.x.cols);
+  enough = enough && (s.weighed != nullptr || !weighs_input(a));
   if (!enough || s.prepared == nullptr || s.hidden == nullptr)
-    return invalid_argument(
-        "moe_experts: workspace: expected {} bytes, got {}",
-        moe_experts_workspace_bytes({a.x.rows, a.k, experts, a.x.cols, a.experts.width, a.arith}),
-        workspace.bytes);
+    return invalid_argument("moe_experts: workspace: expected {} bytes, got {}",
+                            moe_experts_workspace_bytes({a.x.rows, a.k, experts, a.x.cols,
+                                                         a.experts.width, a.arith, a.weight_point}),
+                            workspace.bytes);
   return s;
 }
 
@@ -81,6 +95,17 @@ Status sort(const ExecContext& context, const MoeExpertsArgs& args, const Scratc
   a.inverse = s.inverse;
   a.totals = args.counts;
   return moe_sort(context, a);
+}
+
+// w * x in the order of the slots.
+Status weigh(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s) {
+  const auto slots = static_cast<int64_t>(args.ids.size());
+  return weigh_rows(context, {.x = args.x,
+                              .k = args.k,
+                              .slots = s.inverse,
+                              .weights = args.weights,
+                              .rounded = args.profile.weighted_inputs,
+                              .out = {s.weighed, slots, args.x.cols}});
 }
 
 const PackedMatrix* first_of(std::span<const PackedMatrix* const> experts) {
@@ -105,18 +130,27 @@ Isa common_isa(const ExecContext& context, const MoeExpertsArgs& args) {
   return isa;
 }
 
+// From here on slot s takes row s.
+void every_slot(const Scratch& s) {
+  for (size_t i = 0; i < s.source.size(); ++i) s.source[i] = static_cast<int32_t>(i);
+}
+
 // x to hidden: gate and up, activation, and the second product's row blocks.
 Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs& args,
                                 const Scratch& s) {
   GroupedMatmulArgs a;
   a.arith = args.arith;
   a.x = args.x;
+  if (weighs_input(args)) {
+    a.x = {s.weighed, static_cast<int64_t>(args.ids.size()), args.x.cols};
+    every_slot(s);
+  }
   a.source = s.source;
   a.starts = s.starts;
   a.experts = args.experts.gate_up;
   a.bias = args.experts.gate_up_bias;
   a.glu = true;
-  a.activation = args.experts.activation;
+  a.activation = activation_of(args);
   a.out = MatrixF32(s.hidden, static_cast<int64_t>(args.ids.size()), args.experts.width,
                     prepared_floats(1, args.experts.width));
   SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, a, s.active.data()));
@@ -144,7 +178,7 @@ Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs
 // hidden to y: the rows are already what the kernel streams, but for arith int.
 Status multiply_down(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s,
                      const GroupedPlan& up, MatrixF32 y) {
-  for (size_t i = 0; i < s.source.size(); ++i) s.source[i] = static_cast<int32_t>(i);
+  every_slot(s);
   GroupedMatmulArgs a;
   a.arith = args.arith;
   a.x = up.args.out;
@@ -187,12 +221,13 @@ Status launch(const ExecContext& context, const MoeExpertsArgs& args, const Scra
   a.arith = args.arith;
   a.x = args.x;
   a.source = s.source;
+  if (weighs_input(args)) a.x = {s.weighed, slots, args.x.cols}, a.source = {};
   a.starts = s.starts;
   a.experts = args.experts.gate_up;
   a.device_panels = args.experts.gate_up_panels;
   a.bias = args.experts.gate_up_bias;
   a.glu = true;
-  a.activation = args.experts.activation;
+  a.activation = activation_of(args);
   a.out = MatrixF32(s.hidden, slots, args.experts.width);
   SLUICE_RETURN_IF_ERROR(
       launch_grouped(context, a, slots, s.prepared).annotate("moe_experts: gate_up"));
@@ -216,21 +251,24 @@ size_t moe_experts_workspace_bytes(const MoeExpertsShape& shape) {
   const int64_t slots = shape.max_tokens * shape.k;
   const auto words = [](int64_t n) { return WorkspaceCarver::padded(static_cast<size_t>(n) * 4); };
   return words(shape.experts + 1) + 3 * words(slots) + words(prepared_floats(slots, shape.d)) +
-         words(prepared_floats(slots, shape.width)) * (shape.arith == Arith::kInt ? 2 : 1);
+         words(prepared_floats(slots, shape.width)) * (shape.arith == Arith::kInt ? 2 : 1) +
+         (shape.weight_point == WeightPoint::kInput ? words(slots * shape.d) : 0);
 }
 
 Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Workspace workspace) {
   SLUICE_RETURN_IF_ERROR(check(args));
   SLUICE_ASSIGN_OR_RETURN(const Scratch s, carve(args, workspace));
   SLUICE_RETURN_IF_ERROR(sort(context, args, s));
+  if (weighs_input(args)) SLUICE_RETURN_IF_ERROR(weigh(context, args, s));
   const MatrixF32 y(s.prepared, static_cast<int64_t>(args.ids.size()), args.x.cols);
   SLUICE_RETURN_IF_ERROR(is_cuda(context.isa) ? launch(context, args, s, y)
                                               : multiply(context, args, s, y));
   MoeCombineArgs combine;
   combine.y = y;
   combine.inverse = s.inverse;
-  combine.weights = args.weights;
+  if (!weighs_input(args)) combine.weights = args.weights;
   combine.k = args.k;
+  combine.rounding = args.profile.combine;
   combine.then = args.then;
   combine.norm_weight = args.norm_weight;
   combine.eps = args.eps;

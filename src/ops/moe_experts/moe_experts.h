@@ -16,6 +16,10 @@
 // counts   | [E]           | i64              | optional: pairs per expert are added
 // On CUDA devices the pieces are queued one after the other, and arrays are the device's, counts
 // included (ops/grouped_matmul/grouped_matmul.h says which are not).
+// `profile` puts the rounding points of another implementation between the pieces
+// (rounding_profile.h); the default has none and costs nothing. `weight_point` says where the
+// router's weight stands: on the output, w * y in the sum, or on the input, dot(w * x, W) with the
+// expert rows added as they are (Llama 4), which takes another [T*K, D] of workspace.
 // Errors: as the pieces.
 #pragma once
 
@@ -24,6 +28,7 @@
 #include "device/device.h"
 #include "ops/elementwise/elementwise.h"
 #include "ops/moe_combine/moe_combine.h"
+#include "ops/moe_experts/rounding_profile.h"
 #include "tensor/arith.h"
 #include "weights/packed.h"
 
@@ -37,6 +42,7 @@ struct ExpertWeights {
   // CUDA: the panels of gate_up and down, as grouped_matmul's device_panels; E = 1 may omit them.
   std::span<const std::byte*const> gate_up_panels, down_panels;
 };
+enum class WeightPoint { kOutput, kInput };
 struct MoeExpertsArgs {
   Arith arith = Arith::kF32Fma;
   ConstMatrixF32 x;
@@ -45,6 +51,8 @@ struct MoeExpertsArgs {
   int64_t k = 0;
   std::span<const int32_t> expert_map;  // empty: identity
   ExpertWeights experts;
+  RoundingProfile profile;  // its activation rounding replaces that of experts.activation
+  WeightPoint weight_point = WeightPoint::kOutput;
   CombineThen then = CombineThen::kStore;
   const float* norm_weight = nullptr;
   float eps = 1e-6f;
@@ -55,6 +63,7 @@ struct MoeExpertsArgs {
 struct MoeExpertsShape {
   int64_t max_tokens = 0, k = 0, experts = 0, d = 0, width = 0;
   Arith arith = Arith::kInt;  // the one that needs most, unless said
+  WeightPoint weight_point = WeightPoint::kOutput;
 };
 size_t moe_experts_workspace_bytes(const MoeExpertsShape& shape);
 Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Workspace workspace);

@@ -23,7 +23,9 @@ using Row = Kernel<const PanelKernel>;
 struct Problem {
   int64_t t = 5, k = 2, experts = 6, d = 64, width = 32;
   bool bias = false, mapped = false;
-  ActivationKind kind = ActivationKind::kSilu;
+  Activation activation;
+  RoundingProfile profile;
+  WeightPoint weight_point = WeightPoint::kOutput;
   CombineThen then = CombineThen::kStore;
 };
 
@@ -73,7 +75,9 @@ struct Layer {
     a.experts.gate_up_bias = gate_up_bias_ptrs;
     a.experts.down_bias = down_bias_ptrs;
     a.experts.width = problem.width;
-    a.experts.activation.kind = problem.kind;
+    a.experts.activation = problem.activation;
+    a.profile = problem.profile;
+    a.weight_point = problem.weight_point;
     a.then = problem.then;
     a.norm_weight = norm_weight.data();
     (problem.then == CombineThen::kResidualAdd ? a.residual : a.out) = out.view();
@@ -91,9 +95,23 @@ struct Layer {
   std::vector<float> weights;
 };
 
+Activation random_activation(Random& random) {
+  Activation a;
+  a.kind = static_cast<ActivationKind>(random.below(4));
+  a.limit = static_cast<float>(random.between(1, 7));
+  if (random.chance(0.3))
+    a.clamp = a.kind != ActivationKind::kSwigluOai && random.chance(0.5) ? ActivationClamp::kAfter
+                                                                         : ActivationClamp::kBefore;
+  return a;
+}
+
 Status run(const Context& context, const MoeExpertsArgs& a) {
-  Scratch scratch(moe_experts_workspace_bytes(
-      {a.x.rows, a.k, static_cast<int64_t>(a.experts.gate_up.size()), a.x.cols, a.experts.width}));
+  Scratch scratch(moe_experts_workspace_bytes({.max_tokens = a.x.rows,
+                                               .k = a.k,
+                                               .experts = std::ssize(a.experts.gate_up),
+                                               .d = a.x.cols,
+                                               .width = a.experts.width,
+                                               .weight_point = a.weight_point}));
   return context.finish(moe_experts(context.exec, a, scratch.workspace()));
 }
 
@@ -103,62 +121,108 @@ Status grouped(const Context& context, const GroupedMatmulArgs& a) {
   return context.finish(grouped_matmul(context.exec, a, scratch.workspace()));
 }
 
-// The pieces one by one: sort, gate_up plain, glu, down, combine.
-void chain(const Context& context, const MoeExpertsArgs& a) {
-  const auto slots = static_cast<int64_t>(a.ids.size());
-  std::vector<int32_t> starts(a.experts.gate_up.size() + 1), source(a.ids.size()),
-      inverse(a.ids.size());
-  MoeSortArgs sort;
-  sort.ids = a.ids;
-  sort.k = a.k;
-  sort.experts = static_cast<int64_t>(a.experts.gate_up.size());
-  sort.expert_map = a.expert_map;
-  sort.starts = starts;
-  sort.source = source;
-  sort.inverse = inverse;
-  ASSERT_TRUE(context.finish(moe_sort(context.exec, sort)).ok());
-  const int64_t width = a.experts.width;
-  Matrix both(slots, 2 * width), hidden(slots, width), rows(slots, a.x.cols);
-  GroupedMatmulArgs up;
-  up.arith = a.arith;
-  up.x = a.x;
-  up.source = source;
-  up.starts = starts;
-  up.experts = a.experts.gate_up;
-  up.device_panels = a.experts.gate_up_panels;
-  up.bias = a.experts.gate_up_bias;
-  up.out = both.view();
-  ASSERT_TRUE(grouped(context, up).ok());
-  const int64_t live = starts.back();
-  const MatrixF32 v = both.view();
-  const ConstMatrixF32 gate(v.data, live, width, v.stride);
-  const ConstMatrixF32 linear(v.data + width, live, width, v.stride);
-  ASSERT_TRUE(context
-                  .finish(glu(context.exec, gate, linear, a.experts.activation,
-                              {hidden.view().data, live, width}))
-                  .ok());
-  for (size_t i = 0; i < source.size(); ++i) source[i] = static_cast<int32_t>(i);
-  GroupedMatmulArgs down;
-  down.arith = a.arith;
-  down.x = hidden.view();
-  down.source = source;
-  down.starts = starts;
-  down.experts = a.experts.down;
-  down.device_panels = a.experts.down_panels;
-  down.bias = a.experts.down_bias;
-  down.out = rows.view();
-  ASSERT_TRUE(grouped(context, down).ok());
-  MoeCombineArgs combine;
-  combine.y = rows.view();
-  combine.inverse = inverse;
-  combine.weights = a.weights;
-  combine.k = a.k;
-  combine.then = a.then;
-  combine.norm_weight = a.norm_weight;
-  combine.eps = a.eps;
-  combine.out = a.out;
-  combine.residual = a.residual;
-  ASSERT_TRUE(context.finish(moe_combine(context.exec, combine)).ok());
+// The pieces one by one: sort, weigh, gate_up plain, glu, down, combine.
+class Chain {
+ public:
+  Chain(const Context& context, const MoeExpertsArgs& args)
+      : c_(context),
+        a_(args),
+        slots_(std::ssize(args.ids)),
+        starts_(args.experts.gate_up.size() + 1),
+        source_(args.ids.size()),
+        inverse_(args.ids.size()),
+        hidden_(slots_, args.experts.width),
+        rows_(slots_, args.x.cols) {}
+  void run() {
+    sort();
+    up();
+    down();
+    combine();
+  }
+
+ private:
+  void sort() {
+    MoeSortArgs sort;
+    sort.ids = a_.ids;
+    sort.k = a_.k;
+    sort.experts = std::ssize(a_.experts.gate_up);
+    sort.expert_map = a_.expert_map;
+    sort.starts = starts_;
+    sort.source = source_;
+    sort.inverse = inverse_;
+    ASSERT_TRUE(c_.finish(moe_sort(c_.exec, sort)).ok());
+  }
+  void every_slot() {
+    for (size_t i = 0; i < source_.size(); ++i) source_[i] = static_cast<int32_t>(i);
+  }
+  void up() {
+    const int64_t width = a_.experts.width, live = starts_.back();
+    Matrix both(slots_, 2 * width), weighed(slots_, a_.x.cols);
+    GroupedMatmulArgs up;
+    up.arith = a_.arith;
+    up.x = a_.x;
+    if (a_.weight_point == WeightPoint::kInput) {
+      const Status status = weigh_rows(c_.exec, {.x = a_.x,
+                                                 .k = a_.k,
+                                                 .slots = inverse_,
+                                                 .weights = a_.weights,
+                                                 .rounded = a_.profile.weighted_inputs,
+                                                 .out = weighed.view()});
+      ASSERT_TRUE(c_.finish(status).ok());
+      up.x = weighed.view();
+      every_slot();
+    }
+    up.source = source_;
+    up.starts = starts_;
+    up.experts = a_.experts.gate_up;
+    up.device_panels = a_.experts.gate_up_panels;
+    up.bias = a_.experts.gate_up_bias;
+    up.out = both.view();
+    ASSERT_TRUE(grouped(c_, up).ok());
+    Activation activation = a_.experts.activation;
+    activation.rounding = a_.profile.activation;
+    const MatrixF32 v = both.view();
+    const Status status =
+        glu(c_.exec, {v.data, live, width, v.stride}, {v.data + width, live, width, v.stride},
+            activation, {hidden_.view().data, live, width});
+    ASSERT_TRUE(c_.finish(status).ok());
+  }
+  void down() {
+    every_slot();
+    GroupedMatmulArgs down;
+    down.arith = a_.arith;
+    down.x = hidden_.view();
+    down.source = source_;
+    down.starts = starts_;
+    down.experts = a_.experts.down;
+    down.device_panels = a_.experts.down_panels;
+    down.bias = a_.experts.down_bias;
+    down.out = rows_.view();
+    ASSERT_TRUE(grouped(c_, down).ok());
+  }
+  void combine() {
+    MoeCombineArgs combine;
+    combine.y = rows_.view();
+    combine.inverse = inverse_;
+    if (a_.weight_point == WeightPoint::kOutput) combine.weights = a_.weights;
+    combine.k = a_.k;
+    combine.rounding = a_.profile.combine;
+    combine.then = a_.then;
+    combine.norm_weight = a_.norm_weight;
+    combine.eps = a_.eps;
+    combine.out = a_.out;
+    combine.residual = a_.residual;
+    ASSERT_TRUE(c_.finish(moe_combine(c_.exec, combine)).ok());
+  }
+
+  const Context& c_;
+  const MoeExpertsArgs& a_;
+  int64_t slots_;
+  std::vector<int32_t> starts_, source_, inverse_;
+  Matrix hidden_, rows_;
+};
+void chain(const Context& context, const MoeExpertsArgs& args) {
+  Chain(context, args).run();
 }
 
 class MoeExpertsRow : public ::testing::TestWithParam<Row> {
@@ -183,7 +247,10 @@ TEST_P(MoeExpertsRow, EqualsItsChainOnEveryThreadCountAndTheReference) {
       p.width = random.between(200, 700);
     p.bias = random.chance(0.5);
     p.mapped = random.chance(0.3);
-    p.kind = static_cast<ActivationKind>(random.below(4));
+    p.activation = random_activation(random);
+    if (random.chance(0.5))
+      p.profile = kRoundingProfiles[random.below(std::ssize(kRoundingProfiles))];
+    if (random.chance(0.2)) p.weight_point = WeightPoint::kInput;
     p.then = static_cast<CombineThen>(random.below(3));
     Context context(GetParam().isa, static_cast<int>(random.below(4)));
     Layer layer(*context.device, format(), p, random);
@@ -200,11 +267,37 @@ TEST_P(MoeExpertsRow, EqualsItsChainOnEveryThreadCountAndTheReference) {
   }
 }
 
+// Every profile, both points of the weight: fused, chain and the scalar reference agree, and the
+// profile is really taken (its bits differ from the default's).
+TEST_P(MoeExpertsRow, EveryProfileEqualsItsChainAndTheReference) {
+  Context context(GetParam().isa, 2), truth(Isa::kReference);
+  for (const RoundingProfile& profile : kRoundingProfiles)
+    for (const WeightPoint point : {WeightPoint::kOutput, WeightPoint::kInput}) {
+      SCOPED_TRACE(profile.name);
+      Random random(77);
+      Problem p;
+      p.t = 21, p.k = 3, p.d = 96, p.width = 64;
+      p.weight_point = point;
+      Layer plain(*context.device, format(), p, random);
+      Matrix got(p.t, p.d), pieces(p.t, p.d), want(p.t, p.d), without(p.t, p.d);
+      ASSERT_TRUE(run(context, plain.args(arith(), without)).ok());
+      plain.problem.profile = profile;
+      const Status status = run(context, plain.args(arith(), got));
+      ASSERT_TRUE(status.ok()) << status.message();
+      chain(context, plain.args(arith(), pieces));
+      ASSERT_TRUE(run(truth, plain.args(arith(), want)).ok());
+      EXPECT_TRUE(same_bits(got.view(), pieces.view())) << "fused and chain";
+      EXPECT_TRUE(same_bits(got.view(), want.view())) << "row and reference";
+      EXPECT_EQ(same_bits(got.view(), without.view()), profile.name == kF32Profile.name);
+    }
+}
+
 TEST_P(MoeExpertsRow, ATokenDoesNotDependOnItsBatch) {
   Random random(72);
   Context context(GetParam().isa, 2);
   Problem p;
   p.t = 30, p.k = 4, p.d = 96, p.width = 64;
+  p.profile = parse_rounding_profile("hf").value();
   Layer layer(*context.device, format(), p, random);
   Matrix all(p.t, p.d), alone(1, p.d);
   ASSERT_TRUE(run(context, layer.args(arith(), all)).ok());
@@ -267,6 +360,44 @@ TEST_P(MoeExpertsOn, ATokenWithoutExpertsGivesZeros) {
   out.fill(random);
   ASSERT_TRUE(run(context, layer.args(Arith::kF32Fma, out)).ok());
   EXPECT_TRUE(same_bits(out.view(), zeros.view()));
+}
+
+// Llama 4: the weight on the input passes through the activation, so that it is not the weight on
+// the output.
+TEST_P(MoeExpertsOn, TheWeightMayStandOnTheInput) {
+  Context context(GetParam());
+  Random random(78);
+  Problem p;
+  p.t = 4, p.k = 1;
+  Layer layer(*context.device, WeightFormat::kF32, p, random);
+  Matrix input(p.t, p.d), output(p.t, p.d), scaled(p.t, p.d), ones(p.t, p.d);
+  ASSERT_TRUE(run(context, layer.args(Arith::kF32Fma, output)).ok());
+  layer.problem.weight_point = WeightPoint::kInput;
+  ASSERT_TRUE(run(context, layer.args(Arith::kF32Fma, input)).ok());
+  EXPECT_FALSE(same_bits(input.view(), output.view()));
+  layer.problem.weight_point = WeightPoint::kOutput;
+  Matrix x = layer.x;
+  for (int64_t t = 0; t < p.t; ++t)
+    for (int64_t d = 0; d < p.d; ++d) x.at(t, d) *= layer.weights[static_cast<size_t>(t)];
+  std::fill(layer.weights.begin(), layer.weights.end(), 1.0f);
+  MoeExpertsArgs args = layer.args(Arith::kF32Fma, scaled);
+  args.x = x.view();
+  ASSERT_TRUE(run(context, args).ok());
+  EXPECT_TRUE(same_bits(input.view(), scaled.view()));
+  Scratch small(moe_experts_workspace_bytes({p.t, p.k, p.experts, p.d, p.width, Arith::kF32Fma}));
+  layer.problem.weight_point = WeightPoint::kInput;
+  EXPECT_NE(moe_experts(context.exec, layer.args(Arith::kF32Fma, input), small.workspace())
+                .message()
+                .find("workspace"),
+            std::string::npos);
+}
+
+TEST(RoundingProfiles, AreFoundByNameAndListedWhenUnknown) {
+  for (const RoundingProfile& profile : kRoundingProfiles)
+    EXPECT_EQ(parse_rounding_profile(profile.name).value().name, profile.name);
+  EXPECT_EQ(parse_rounding_profile("vllm").status().message(),
+            "rounding profile: expected one of f32, hf, aiter, max, tpu, mojo, mojo_quant, sglang, "
+            "got \"vllm\"");
 }
 
 TEST(MoeExperts, RefusesWrongShapes) {
