@@ -1,0 +1,46 @@
+// quant_matmul's kernels: what each is given, and the declaration of every row of kernels.inc.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "ops/quant_matmul/quant_matmul.h"
+
+namespace sluice {
+
+// Rows of one expert times a range of its panels.
+struct QuantProduct {
+  const int8_t* x = nullptr;
+  int64_t x_stride = 0;
+  const float* x_scale = nullptr;
+  int64_t rows = 0, n = 0, k = 0, group = 0;
+  int bits = 8;
+  // What prepare() makes of x, quant_prepared_bytes of a row after those of another.
+  std::byte* prepared = nullptr;
+  const std::byte* panels = nullptr;
+  size_t panel_bytes = 0;
+  int64_t panel_begin = 0, panel_end = 0;
+  RoundTo round = RoundTo::kF32;
+  float* out = nullptr;
+  int64_t out_stride = 0;
+};
+struct QuantKernel {
+  void (*prepare)(const QuantProduct& product, int64_t begin, int64_t end);
+  void (*multiply)(const QuantProduct& product);
+};
+
+#define SLUICE_KERNEL(isa, name, in, weight, arith, flags) extern const QuantKernel name;
+#include "ops/quant_matmul/kernels.inc"
+#undef SLUICE_KERNEL
+
+template <class Fn>
+struct Kernel;  // ops/kernel_table.h
+std::span<const Kernel<const QuantKernel>> quant_kernels();
+
+// A prepared row is, for each group, an int32 correction, then the codes, padded: room for two
+// bytes of each.
+static inline int64_t quant_corrections_bytes(int64_t groups) {
+  return (groups * 4 + 63) / 64 * 64;
+}
+
+}  // namespace sluice
