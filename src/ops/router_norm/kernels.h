@@ -6,6 +6,8 @@
 
 namespace sluice {
 
+class Stream;  // device/device.h
+
 struct RouterNormRows {
   const float* x = nullptr;
   int64_t x_stride = 0;
@@ -15,6 +17,7 @@ struct RouterNormRows {
   int64_t rows = 0, d = 0;
   float eps = 0.0f, root = 1.0f;  // root: D^-0.5
   bool round = false;
+  Stream* stream = nullptr;  // CUDA only
 };
 using RouterNormKernel = void(const RouterNormRows&);
 

@@ -46,7 +46,7 @@ Status router_norm(const ExecContext& context, const RouterNormArgs& args) {
   if (args.x.rows == 0) return ok_status();
   SLUICE_RETURN_IF_ERROR(check(args));
   const auto* kernel = select_kernel(router_norm_kernels(), context.isa, "f32", "none", "sum32");
-  if (kernel == nullptr) return unimplemented("router_norm: no kernel");
+  if (kernel == nullptr) return no_kernel("router_norm", context.isa);
   RouterNormRows all;
   all.x = args.x.data;
   all.x_stride = args.x.stride;
@@ -57,6 +57,7 @@ Status router_norm(const ExecContext& context, const RouterNormArgs& args) {
   all.eps = args.eps;
   all.root = static_cast<float>(1.0 / std::sqrt(static_cast<double>(all.d)));
   all.round = args.round_bf16;
+  all.stream = context.stream;
   const int64_t least = ceil_div(kLeastElements, all.d);
   parallel_ranges(context, args.x.rows, balanced_grain(context, args.x.rows, least),
                   [&](int64_t begin, int64_t end) {

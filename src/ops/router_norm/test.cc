@@ -41,11 +41,15 @@ TEST_P(RouterNormRow, EqualsTheReference) {
     const std::vector<float> scale = random_scale(d, random);
     const bool round = random.chance(0.5);
     const Context context(GetParam().isa, static_cast<int>(random.below(3)));
-    ASSERT_TRUE(router_norm(context.exec, {x.view(), scale.data(), 1e-6f, round, got.view()}).ok());
-    ASSERT_TRUE(router_norm(truth.exec, {x.view(), scale.data(), 1e-6f, round, want.view()}).ok());
+    const auto run = [&](const Context& c, Matrix& out) {
+      const RouterNormArgs args = {x.view(), scale.data(), 1e-6f, round, out.view()};
+      return c.finish(router_norm(c.exec, args)).ok();
+    };
+    ASSERT_TRUE(run(context, got));
+    ASSERT_TRUE(run(truth, want));
     ASSERT_TRUE(same_bits(got.view(), want.view())) << "T = " << t << ", D = " << d;
     ASSERT_TRUE(got.guards_hold());
-    ASSERT_TRUE(router_norm(context.exec, {x.view(), scale.data(), 1e-6f, round, x.view()}).ok());
+    ASSERT_TRUE(run(context, x));
     ASSERT_TRUE(same_bits(x.view(), want.view())) << "in place";
   }
 }
@@ -56,10 +60,14 @@ TEST_P(RouterNormRow, ARowDoesNotDependOnItsBatch) {
   Matrix x(64, 2816), all(64, 2816), alone(1, 2816);
   x.fill(random);
   const std::vector<float> scale = random_scale(2816, random);
-  ASSERT_TRUE(router_norm(context.exec, {x.view(), scale.data(), 1e-6f, true, all.view()}).ok());
+  const auto run = [&](ConstMatrixF32 rows, Matrix& out) {
+    const RouterNormArgs args = {rows, scale.data(), 1e-6f, true, out.view()};
+    return context.finish(router_norm(context.exec, args)).ok();
+  };
+  ASSERT_TRUE(run(x.view(), all));
   for (const int64_t t : {0, 31, 63}) {
     const ConstMatrixF32 row(x.view().row(t), 1, 2816);
-    ASSERT_TRUE(router_norm(context.exec, {row, scale.data(), 1e-6f, true, alone.view()}).ok());
+    ASSERT_TRUE(run(row, alone));
     EXPECT_TRUE(same_bits(alone.view(), ConstMatrixF32(all.view().row(t), 1, 2816)));
   }
 }
