@@ -87,5 +87,30 @@ INSTANTIATE_TEST_SUITE_P(Models, DeviceTest, ::testing::ValuesIn(settings()), []
   return name;
 });
 
+// Decode steps route and sort in one go; a prompt beyond the budget does one after the other, with
+// the same result as in parts that are within it.
+TEST(Routes, AreSortedInOneGoUpToTheBudget) {
+  if (golden_dir("qwen3moe-a").empty()) GTEST_SKIP() << "no golden case qwen3moe-a";
+  Tensors want;
+  for (const char* device : {"cpu", "cuda_host"})
+    for (const int64_t chunk : {1024, 200}) {
+      LoadedCase c = load_case("qwen3moe-a", Compute::kBf16, 2, device);
+      ASSERT_NE(c.model, nullptr);
+      const auto layers = static_cast<int64_t>(c.model->spec.layers.size());
+      const int64_t budget = moe_route_sort_budget(c.model->spec.layers[0].moe->experts);
+      std::vector<int32_t> prompt;
+      for (int64_t i = 0; i < budget + 30; ++i)
+        prompt.push_back(static_cast<int32_t>((i * i + 7 * i) % c.model->spec.vocabulary));
+      const RunReport got = run_lists(
+          *c.runtime, *c.model, {.lists = {prompt}, .chunk = chunk, .greedy = 4, .trace = false});
+      if (want.empty()) want = got.tensors;
+      ASSERT_FALSE(want.empty());
+      EXPECT_TRUE(got.tensors == want) << device << ", parts of " << chunk;
+      const int64_t chained = chunk > budget ? layers : 0;
+      EXPECT_EQ(got.stats.routes.chained_calls, chained) << device;
+      EXPECT_EQ(got.stats.routes.fused_calls, layers * got.stats.steps - chained) << device;
+    }
+}
+
 }  // namespace
 }  // namespace sluice::test

@@ -107,6 +107,8 @@ nlohmann::ordered_json json_report(const RunOptions& o, const std::vector<Answer
                                  {"kv_bytes", stats.kv_bytes},
                                  {"state_bytes", stats.state_bytes},
                                  {"steps", stats.steps},
+                                 {"fused_routes", stats.routes.fused_calls},
+                                 {"chained_routes", stats.routes.chained_calls},
                                  {"workers", loaded.runtime->pool().size()},
                                  {"isa", isa_name(loaded.runtime->isa())},
                                  {"compute", compute_name(loaded.model->compute)}};

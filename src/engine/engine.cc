@@ -237,6 +237,7 @@ void Engine::fail_all() {
 EngineStats Engine::stats() const {
   EngineStats s = stats_;
   s.preemptions = scheduler_->preemptions();
+  s.routes = runner_->state().routes();
   s.kv_bytes = kv_->bytes();
   s.state_bytes = runner_->state().bytes();
   return s;

@@ -31,6 +31,7 @@ struct EngineStats {
   int64_t output_tokens = 0;
   int64_t preemptions = 0;
   int64_t reused_tokens = 0;  // rows that a kept prefix saved
+  RouteSortStats routes;      // layers routed and sorted in one launch, or one by one
   size_t kv_bytes = 0, state_bytes = 0;
 };
 

@@ -91,18 +91,22 @@ Status Runner::compute(std::span<const Chunk> plan, const Tap* tap) {
 }
 
 Status Runner::replay(const Batch& batch, int64_t bucket) {
-  std::unique_ptr<Graph>& graph = graphs_[bucket];
-  if (graph == nullptr) {
+  Recorded& step = graphs_[bucket];
+  if (step.graph == nullptr) {
+    const RouteSortStats before = state_->routes();
     SLUICE_RETURN_IF_ERROR(context_.stream->begin_capture());
     const Status recorded = forward(context_, *model_, batch, *state_, nullptr);
     Result<std::unique_ptr<Graph>> captured = context_.stream->end_capture();
     SLUICE_RETURN_IF_ERROR(recorded);
     SLUICE_RETURN_IF_ERROR(captured.status());
-    graph = std::move(captured).value();
+    step.graph = std::move(captured).value();
+    const RouteSortStats after = state_->routes();
+    step.routes = {after.fused_calls - before.fused_calls,
+                   after.chained_calls - before.chained_calls};
   } else {
-    state_->replayed(bucket);
+    state_->replayed(bucket, step.routes);
   }
-  return graph->launch(*context_.stream);
+  return step.graph->launch(*context_.stream);
 }
 
 // Scored rows are read by the caller, on the host.

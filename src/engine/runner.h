@@ -38,7 +38,11 @@ class Runner {
   ExecContext context_;
   Device* device_ = nullptr;
   int64_t most_rows_ = 0;  // of a bucket
-  std::map<int64_t, std::unique_ptr<Graph>> graphs_;
+  struct Recorded {
+    std::unique_ptr<Graph> graph;
+    RouteSortStats routes;  // of one step
+  };
+  std::map<int64_t, Recorded> graphs_;  // by bucket
   std::vector<float> host_logits_;
   const Model* model_ = nullptr;
   std::vector<int32_t> eos_ids_;

@@ -4,7 +4,7 @@
 #include "ops/grouped_matmul/grouped_matmul.h"
 #include "ops/kv_write/kv_write.h"
 #include "ops/matmul/matmul.h"
-#include "ops/moe_route/moe_route.h"
+#include "ops/moe_route_sort/moe_route_sort.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/rope/rope.h"
 
@@ -100,12 +100,20 @@ Status Branches::route(const MoeSpec& e, const MoeWeights& w, ConstMatrixF32 x, 
   const MatrixF32 logits = rows(s_.router_logits, e.experts);
   SLUICE_RETURN_IF_ERROR(linear(x, w.router, w.router_bias, logits, Arith::kF32Fma));
   const auto pairs = static_cast<size_t>(t_ * e.k);
-  SLUICE_RETURN_IF_ERROR(moe_route(c_, {.logits = logits,
-                                        .rule = e.rule,
-                                        .k = e.k,
-                                        .per_expert_scale = optional(w.per_expert_scale),
-                                        .ids = {s_.expert_ids, pairs},
-                                        .weights = {s_.expert_weights, pairs}}));
+  const auto experts = static_cast<size_t>(e.experts);
+  SLUICE_RETURN_IF_ERROR(
+      moe_route_sort(c_, {.route = {.logits = logits,
+                                    .rule = e.rule,
+                                    .k = e.k,
+                                    .per_expert_scale = optional(w.per_expert_scale),
+                                    .ids = {s_.expert_ids, pairs},
+                                    .weights = {s_.expert_weights, pairs}},
+                          .sort = {.experts = e.experts,
+                                   .starts = {s_.expert_starts, experts + 1},
+                                   .source = {s_.pair_source, pairs},
+                                   .inverse = {s_.pair_inverse, pairs},
+                                   .totals = {s_.expert_counts + layer * s_.most_experts, experts}},
+                          .stats = &s_.routes}));
   return show_routing(tap, layer, e.k);
 }
 
@@ -128,7 +136,7 @@ Status Branches::show_routing(const Tap* tap, int layer, int64_t k) const {
   return ok_status();
 }
 
-MoeExpertsArgs Branches::experts(const MoeSpec& e, const MoeWeights& w, int layer) const {
+MoeExpertsArgs Branches::experts(const MoeSpec& e, const MoeWeights& w) const {
   const auto pairs = static_cast<size_t>(t_ * e.k);
   return {.arith = arith(w.gate_up.front()),
           .x = stream(s_.normed),
@@ -139,7 +147,9 @@ MoeExpertsArgs Branches::experts(const MoeSpec& e, const MoeWeights& w, int laye
                       w.gate_up_experts.biases(), w.down_experts.biases(), e.width, e.activation,
                       w.gate_up_experts.panels(), w.down_experts.panels()},
           .eps = m_.spec.eps,
-          .counts = {s_.expert_counts + layer * s_.most_experts, static_cast<size_t>(e.experts)}};
+          .sorted = {{s_.expert_starts, static_cast<size_t>(e.experts + 1)},
+                     {s_.pair_source, pairs},
+                     {s_.pair_inverse, pairs}}};
 }
 
 }  // namespace sluice

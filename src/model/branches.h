@@ -21,11 +21,11 @@ class Branches {
   Status attend(const AttentionSpec& a, const AttentionWeights& w) const;
   // normed -> branch
   Status dense(const DenseSpec& d, const DenseWeights& w) const;
-  // x -> expert_ids, expert_weights
+  // x -> expert_ids, expert_weights, and the pairs sorted by expert
   Status route(const MoeSpec& e, const MoeWeights& w, ConstMatrixF32 x, int layer,
                const Tap* tap) const;
   // normed and the routing, ready for moe_experts once the caller says what follows the sum.
-  MoeExpertsArgs experts(const MoeSpec& e, const MoeWeights& w, int layer) const;
+  MoeExpertsArgs experts(const MoeSpec& e, const MoeWeights& w) const;
 
   // Hands the residual stream, or a layer's routing, to the tap; from a device by way of a copy.
   Status show_hidden(const Tap* tap, int layer) const;

@@ -42,7 +42,7 @@ Status Step::pre_norm_layer(const LayerSpec& l, const LayerWeights& w, int layer
     return add(c_, hidden, branch);
   }
   SLUICE_RETURN_IF_ERROR(on_.route(*l.moe, w.moe, normed, layer, tap_));
-  MoeExpertsArgs args = on_.experts(*l.moe, w.moe, layer);
+  MoeExpertsArgs args = on_.experts(*l.moe, w.moe);
   args.then = CombineThen::kResidualAdd;
   args.residual = hidden;
   return moe_experts(c_, args, s_.workspace);
@@ -60,7 +60,7 @@ Status Step::sandwich_layer(const LayerSpec& l, const LayerWeights& w, int layer
     SLUICE_RETURN_IF_ERROR(on_.norm(hidden, w.moe.router_norm.data(), normed));
     SLUICE_RETURN_IF_ERROR(on_.route(*l.moe, w.moe, normed, layer, tap_));
     SLUICE_RETURN_IF_ERROR(on_.norm(hidden, w.pre_feedforward_norm_2.data(), normed));
-    MoeExpertsArgs args = on_.experts(*l.moe, w.moe, layer);
+    MoeExpertsArgs args = on_.experts(*l.moe, w.moe);
     args.then = CombineThen::kRmsNorm;
     args.norm_weight = w.post_feedforward_norm_2.data();
     args.out = l.dense ? on_.stream(s_.second) : branch;

@@ -10,6 +10,7 @@
 #include "device/device.h"
 #include "model/model.h"
 #include "ops/kv_write/kv_cache.h"
+#include "ops/moe_route_sort/moe_route_sort.h"
 #include "tensor/view.h"
 
 namespace sluice {
@@ -50,8 +51,10 @@ class ForwardState {
   size_t bytes() const;
   // [logit_rows, V] of the last step.
   ConstMatrixF32 logits() const;
-  // A recorded step that gives so many rows of logits was done again.
-  void replayed(int64_t logit_rows);
+  // How layers were routed: in one launch with their sort, or one after the other.
+  RouteSortStats routes() const;
+  // A recorded step that gives so many rows of logits, and routed so, was done again.
+  void replayed(int64_t logit_rows, const RouteSortStats& routes);
   // Pairs per (layer, expert) since creation; empty vector for dense layers.
   std::vector<std::vector<int64_t>> expert_counts() const;
 

@@ -81,6 +81,9 @@ void allocate_state(ForwardState::Impl& s, const ModelSpec& spec, int workers,
   allocate(s.router_logits, t * x.experts, "router logits");
   allocate(s.expert_ids, t * x.k, "expert ids");
   allocate(s.expert_weights, t * x.k, "expert weights");
+  allocate(s.expert_starts, x.experts > 0 ? x.experts + 1 : 0, "sorted pairs");
+  allocate(s.pair_source, t * x.k, "sorted pairs");
+  allocate(s.pair_inverse, t * x.k, "sorted pairs");
   allocate(s.every_row, t, "row numbers");
   allocate(s.row_ranges, 2 * (t + 1), "row ranges");
   s.most_experts = x.experts;
@@ -116,8 +119,14 @@ ConstMatrixF32 ForwardState::logits() const {
   return {impl_->logits, impl_->logit_rows, impl_->vocabulary};
 }
 
-void ForwardState::replayed(int64_t logit_rows) {
+RouteSortStats ForwardState::routes() const {
+  return impl_->routes;
+}
+
+void ForwardState::replayed(int64_t logit_rows, const RouteSortStats& routes) {
   impl_->logit_rows = logit_rows;
+  impl_->routes.fused_calls += routes.fused_calls;
+  impl_->routes.chained_calls += routes.chained_calls;
 }
 
 std::vector<std::vector<int64_t>> ForwardState::expert_counts() const {

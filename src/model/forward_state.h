@@ -19,19 +19,22 @@ struct ForwardState::Impl {
   float* branch = nullptr;      // [T, D] output of the branch at hand
   float* second = nullptr;      // [T, D] the expert branch, where it runs beside a dense one
   float *q = nullptr, *k = nullptr, *v = nullptr,
-        *mixed = nullptr;           // [T, H*C], [T, G*C] x2, [T, H*C]
-  float* units = nullptr;           // [T, I] of dense layers
-  float* router_logits = nullptr;   // [T, E]
-  float* expert_weights = nullptr;  // [T, K]
-  int32_t* expert_ids = nullptr;    // [T, K]
-  int32_t* every_row = nullptr;     // 0, 1, 2 ...: a dense layer is a group of one expert
-  int32_t* row_ranges = nullptr;    // {0, t} for every t up to max_tokens
-  std::vector<float*> cos_sin;      // per rope: [T, C/2, 2]
-  float* logits = nullptr;          // [rows, V]
+        *mixed = nullptr;            // [T, H*C], [T, G*C] x2, [T, H*C]
+  float* units = nullptr;            // [T, I] of dense layers
+  float* router_logits = nullptr;    // [T, E]
+  float* expert_weights = nullptr;   // [T, K]
+  int32_t* expert_ids = nullptr;     // [T, K]
+  int32_t* expert_starts = nullptr;  // [E+1], and the other two [T*K]: the pairs sorted
+  int32_t *pair_source = nullptr, *pair_inverse = nullptr;
+  int32_t* every_row = nullptr;   // 0, 1, 2 ...: a dense layer is a group of one expert
+  int32_t* row_ranges = nullptr;  // {0, t} for every t up to max_tokens
+  std::vector<float*> cos_sin;    // per rope: [T, C/2, 2]
+  float* logits = nullptr;        // [rows, V]
   Workspace workspace;
   int64_t most_experts = 0;
   int64_t* expert_counts = nullptr;  // [layers, most_experts]
   std::vector<int64_t> experts;      // per layer; 0: dense
+  RouteSortStats routes;
   Device* device = nullptr;
 
   // What a tap is shown of a device's memory.

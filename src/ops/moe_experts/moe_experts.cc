@@ -24,6 +24,7 @@ struct Scratch {
   // Arith int only: hidden rows stay f32 until a whole block of k is there to scale, and are
   // prepared from there to here.
   float* down_prepared = nullptr;
+  SortedPairs sorted;        // the caller's, or the first three
   float* weighed = nullptr;  // weights on the input only: w * x of every slot, [T*K, D]
 };
 
@@ -36,6 +37,22 @@ Activation activation_of(const MoeExpertsArgs& args) {
   Activation a = args.experts.activation;
   a.rounding = args.profile.activation;
   return a;
+}
+
+Status check_sorted(const MoeExpertsArgs& a) {
+  const SortedPairs& s = a.sorted;
+  if (s.starts.empty()) return ok_status();
+  if (s.starts.size() != a.experts.gate_up.size() + 1 || s.source.size() != a.ids.size() ||
+      s.inverse.size() != a.ids.size())
+    return invalid_argument(
+        "moe_experts: sorted: expected starts [E+1] = [{}], source and inverse [T*K] = [{}], got "
+        "[{}], [{}] and [{}]",
+        a.experts.gate_up.size() + 1, a.ids.size(), s.starts.size(), s.source.size(),
+        s.inverse.size());
+  if (!a.expert_map.empty() || !a.counts.empty())
+    return invalid_argument(
+        "moe_experts: sorted: expert_map and counts belong to the sort before and must be empty");
+  return ok_status();
 }
 
 Status check(const MoeExpertsArgs& a) {
@@ -51,7 +68,7 @@ Status check(const MoeExpertsArgs& a) {
   if (!a.counts.empty() && a.counts.size() != a.experts.gate_up.size())
     return invalid_argument("moe_experts: counts: expected [E] = [{}], got [{}]",
                             a.experts.gate_up.size(), a.counts.size());
-  return ok_status();
+  return check_sorted(a);
 }
 
 Result<Scratch> carve(const MoeExpertsArgs& a, Workspace workspace) {
@@ -84,7 +101,10 @@ Result<Scratch> carve(const MoeExpertsArgs& a, Workspace workspace) {
   return s;
 }
 
-Status sort(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s) {
+Status sort(const ExecContext& context, const MoeExpertsArgs& args, Scratch& s) {
+  s.sorted = args.sorted;
+  if (!s.sorted.starts.empty()) return ok_status();
+  s.sorted = {s.starts, s.source, s.inverse};
   MoeSortArgs a;
   a.ids = args.ids;
   a.k = args.k;
@@ -102,7 +122,7 @@ Status weigh(const ExecContext& context, const MoeExpertsArgs& args, const Scrat
   const auto slots = static_cast<int64_t>(args.ids.size());
   return weigh_rows(context, {.x = args.x,
                               .k = args.k,
-                              .slots = s.inverse,
+                              .slots = s.sorted.inverse,
                               .weights = args.weights,
                               .rounded = args.profile.weighted_inputs,
                               .out = {s.weighed, slots, args.x.cols}});
@@ -141,12 +161,13 @@ Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs
   GroupedMatmulArgs a;
   a.arith = args.arith;
   a.x = args.x;
+  a.source = s.sorted.source;
   if (weighs_input(args)) {
     a.x = {s.weighed, static_cast<int64_t>(args.ids.size()), args.x.cols};
     every_slot(s);
+    a.source = s.source;
   }
-  a.source = s.source;
-  a.starts = s.starts;
+  a.starts = s.sorted.starts;
   a.experts = args.experts.gate_up;
   a.bias = args.experts.gate_up_bias;
   a.glu = true;
@@ -183,7 +204,7 @@ Status multiply_down(const ExecContext& context, const MoeExpertsArgs& args, con
   a.arith = args.arith;
   a.x = up.args.out;
   a.source = s.source;
-  a.starts = s.starts;
+  a.starts = s.sorted.starts;
   a.experts = args.experts.down;
   a.bias = args.experts.down_bias;
   a.out = y;
@@ -220,9 +241,9 @@ Status launch(const ExecContext& context, const MoeExpertsArgs& args, const Scra
   GroupedMatmulArgs a;
   a.arith = args.arith;
   a.x = args.x;
-  a.source = s.source;
+  a.source = s.sorted.source;
   if (weighs_input(args)) a.x = {s.weighed, slots, args.x.cols}, a.source = {};
-  a.starts = s.starts;
+  a.starts = s.sorted.starts;
   a.experts = args.experts.gate_up;
   a.device_panels = args.experts.gate_up_panels;
   a.bias = args.experts.gate_up_bias;
@@ -257,7 +278,7 @@ size_t moe_experts_workspace_bytes(const MoeExpertsShape& shape) {
 
 Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Workspace workspace) {
   SLUICE_RETURN_IF_ERROR(check(args));
-  SLUICE_ASSIGN_OR_RETURN(const Scratch s, carve(args, workspace));
+  SLUICE_ASSIGN_OR_RETURN(Scratch s, carve(args, workspace));
   SLUICE_RETURN_IF_ERROR(sort(context, args, s));
   if (weighs_input(args)) SLUICE_RETURN_IF_ERROR(weigh(context, args, s));
   const MatrixF32 y(s.prepared, static_cast<int64_t>(args.ids.size()), args.x.cols);
@@ -265,7 +286,7 @@ Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Works
                                               : multiply(context, args, s, y));
   MoeCombineArgs combine;
   combine.y = y;
-  combine.inverse = s.inverse;
+  combine.inverse = s.sorted.inverse;
   if (!weighs_input(args)) combine.weights = args.weights;
   combine.k = args.k;
   combine.rounding = args.profile.combine;

@@ -14,6 +14,9 @@
 // down     | [E] pointers  | as matmul's w     | kPanel16 [D, I]; bias optional, inside the weight
 // then     |               |                  | as moe_combine
 // counts   | [E]           | i64              | optional: pairs per expert are added
+// sorted   | [E+1], [T*K]  | i32              | optional: starts, source and inverse of the ids, when
+//          |               |                  | they were sorted before (moe_route_sort); expert_map
+//          |               |                  | and counts were that sort's and must be empty
 // On CUDA devices the pieces are queued one after the other, and arrays are the device's, counts
 // included (ops/grouped_matmul/grouped_matmul.h says which are not).
 // `profile` puts the rounding points of another implementation between the pieces
@@ -43,6 +46,9 @@ struct ExpertWeights {
   std::span<const std::byte*const> gate_up_panels, down_panels;
 };
 enum class WeightPoint { kOutput, kInput };
+struct SortedPairs {
+  std::span<const int32_t> starts, source, inverse;
+};
 struct MoeExpertsArgs {
   Arith arith = Arith::kF32Fma;
   ConstMatrixF32 x;
@@ -59,6 +65,7 @@ struct MoeExpertsArgs {
   MatrixF32 out;
   MatrixF32 residual;
   std::span<int64_t> counts;
+  SortedPairs sorted;
 };
 struct MoeExpertsShape {
   int64_t max_tokens = 0, k = 0, experts = 0, d = 0, width = 0;

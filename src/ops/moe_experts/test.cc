@@ -349,6 +349,40 @@ TEST_P(MoeExpertsOn, AddsThePairsOfEachExpert) {
   EXPECT_EQ(counts, (std::vector<int64_t>{11, 1, 0, 0, 0, 3}));
 }
 
+// Sorted by someone else: the same bits, and what that sort left is only read.
+TEST_P(MoeExpertsOn, TakesPairsThatAreSortedAlready) {
+  Context context(GetParam(), 2);
+  Random random(77);
+  Problem p;
+  p.t = 21, p.mapped = true;
+  for (const WeightFormat format : {WeightFormat::kBF16, WeightFormat::kInt4}) {
+    Layer layer(*context.device, format, p, random);
+    const Arith arith = panel_arith(format, Compute::kBf16);
+    Matrix want(p.t, p.d), got(p.t, p.d);
+    MoeExpertsArgs args = layer.args(arith, want);
+    ASSERT_TRUE(run(context, args).ok());
+    std::vector<int32_t> starts(layer.gate_up.size() + 1), source(layer.ids.size());
+    std::vector<int32_t> inverse(layer.ids.size());
+    MoeSortArgs sort;
+    sort.ids = layer.ids;
+    sort.k = p.k;
+    sort.experts = p.experts;
+    sort.expert_map = layer.map;
+    sort.starts = starts;
+    sort.source = source;
+    sort.inverse = inverse;
+    ASSERT_TRUE(context.finish(moe_sort(context.exec, sort)).ok());
+    const std::vector<int32_t> before = source;
+    args.out = got.view();
+    args.expert_map = {};
+    args.sorted = {starts, source, inverse};
+    const Status status = run(context, args);
+    ASSERT_TRUE(status.ok()) << status.message();
+    EXPECT_TRUE(same_bits(got.view(), want.view()));
+    EXPECT_EQ(source, before);
+  }
+}
+
 TEST_P(MoeExpertsOn, ATokenWithoutExpertsGivesZeros) {
   Context context(GetParam());
   Random random(74);
@@ -424,6 +458,12 @@ TEST(MoeExperts, RefusesWrongShapes) {
   std::vector<int64_t> counts(2);
   bad = good, bad.counts = counts;
   EXPECT_TRUE(refused(bad, "counts: expected [E] = [6], got [2]"));
+  const std::vector<int32_t> starts(7), pairs(10);
+  bad = good, bad.sorted = {starts, pairs, std::span(pairs).first(9)};
+  EXPECT_TRUE(refused(bad, "sorted: expected starts [E+1] = [7], source and inverse [T*K] = [10]"));
+  counts.resize(6);
+  bad = good, bad.sorted = {starts, pairs, pairs}, bad.counts = counts;
+  EXPECT_TRUE(refused(bad, "belong to the sort before"));
   Scratch small(64);
   EXPECT_NE(moe_experts(context.exec, good, small.workspace()).message().find("workspace"),
             std::string::npos);
