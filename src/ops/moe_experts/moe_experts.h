@@ -14,9 +14,9 @@
 // down     | [E] pointers  | as matmul's w     | kPanel16 [D, I]; bias optional, inside the weight
 // then     |               |                  | as moe_combine
 // counts   | [E]           | i64              | optional: pairs per expert are added
-// sorted   | [E+1], [T*K]  | i32              | optional: starts, source and inverse of the ids, when
-//          |               |                  | they were sorted before (moe_route_sort); expert_map
-//          |               |                  | and counts were that sort's and must be empty
+// sorted   | [E+1], [T*K]  | i32              | optional: starts, source and inverse of ids
+//          |               |                  | sorted before (moe_route_sort); expert_map and
+//          |               |                  | counts were that sort's and must be empty
 // On CUDA devices the pieces are queued one after the other, and arrays are the device's, counts
 // included (ops/grouped_matmul/grouped_matmul.h says which are not).
 // `profile` puts the rounding points of another implementation between the pieces
