@@ -45,12 +45,14 @@ TEST_P(StoreRuns, Bf16StoreGivesTheDirectorysBits) {
   }
 }
 
-// The integer formats have one arith: every ISA computes the same tokens and logits from one store.
+// The formats of integers have one arith each: every ISA computes the same tokens and logits from
+// one store.
 TEST_P(StoreRuns, IntegerStoresGiveTheSameBitsOnEveryIsa) {
   const ScratchDir dir;
   const std::string model = golden_dir(GetParam());
   if (model.empty()) GTEST_SKIP() << "no golden case " << GetParam();
-  for (const StoreFormat format : {StoreFormat::kInt4, StoreFormat::kInt8}) {
+  for (const StoreFormat format :
+       {StoreFormat::kInt4, StoreFormat::kInt8, StoreFormat::kQ8_0, StoreFormat::kQ4_0}) {
     const std::string store = dir / std::string(store_format_name(format));
     ASSERT_TRUE(pack_store(*runtime(), model, store, {.weights = format}).ok());
     const RunReport want = run_model(store, Compute::kBf16, Isa::kReference);

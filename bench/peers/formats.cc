@@ -84,6 +84,10 @@ constexpr Format kFormats[] = {
      pack_glu_as<WeightFormat::kInt4>},
     {"int8", Arith::kInt, "int", "int8", pack_as<WeightFormat::kInt8>,
      pack_glu_as<WeightFormat::kInt8>},
+    {"q4_0", Arith::kA8G32, "a8g32", "int8", pack_as<WeightFormat::kQ4_0>,
+     pack_glu_as<WeightFormat::kQ4_0>},
+    {"q8_0", Arith::kA8G32, "a8g32", "int8", pack_as<WeightFormat::kQ8_0>,
+     pack_glu_as<WeightFormat::kQ8_0>},
 };
 
 }  // namespace

@@ -12,6 +12,7 @@ stopped; a store appears whole or not at all.
 Formats:
   bf16, f32   as the model would be loaded for that compute mode: the same results, bit for bit
   int8        8.06 bits per weight, int4 4.19: integers with one scale per output and --group k
+  q8_0, q4_0  8.5 and 4.5 bits: GGUF's formats, chosen by ggml's rule, code for code
   mxfp4       4.25 bits: as stored, or chosen
 The router and the norms are never quantised; attention and head take 8 bits unless told otherwise.
 
@@ -27,7 +28,8 @@ Command declare_pack(CLI::App& app) {
   CLI::App* sub = app.add_subcommand("pack", "Write a model as a packed store, quantised or not");
   add_option(*sub, "model", o->model, "Model directory (with --verify alone: a store)")->required();
   add_option(*sub, "-o,--out", o->out, "The store to write: a directory");
-  add_option(*sub, "--weights", o->weights, "Format of the experts: int4, int8, mxfp4, bf16 or f32")
+  add_option(*sub, "--weights", o->weights,
+             "Format of the experts: int4, int8, q4_0, q8_0, mxfp4, bf16 or f32")
       ->capture_default_str();
   add_option(*sub, "--dense", o->dense,
              "Format of attention and dense layers (default: by --weights)");

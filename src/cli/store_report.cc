@@ -16,7 +16,8 @@ using nlohmann::ordered_json;
 // The arith by which a matrix is multiplied, in the compute modes that the store is fit for.
 std::string arith_of_entry(const StoreHeader& header, const StoreEntry& e) {
   if (e.vector || e.layout == WeightLayout::kRowMajor) return "";
-  if (is_int_format(e.format)) return std::string(arith_name(Arith::kInt));
+  if (is_int_format(e.format) || is_block_format(e.format))
+    return std::string(arith_name(panel_arith(e.format, Compute::kBf16)));
   if (e.role == "router" || !header.fits_bf16) return std::string(arith_name(Arith::kF32Fma));
   std::string name(arith_name(Arith::kBf16Tile));
   if (header.fits_f32) name += fmt::format("|{}", arith_name(Arith::kF32Fma));

@@ -103,7 +103,11 @@ constexpr SyntheticFormat kFormats[] = {
     {"int8", Arith::kInt, WeightFormat::kInt8, pack_float_glu<WeightFormat::kInt8>,
      pack_float<WeightFormat::kInt8>},
     {"int4", Arith::kInt, WeightFormat::kInt4, pack_float_glu<WeightFormat::kInt4>,
-     pack_float<WeightFormat::kInt4>}};
+     pack_float<WeightFormat::kInt4>},
+    {"q8_0", Arith::kA8G32, WeightFormat::kQ8_0, pack_float_glu<WeightFormat::kQ8_0>,
+     pack_float<WeightFormat::kQ8_0>},
+    {"q4_0", Arith::kA8G32, WeightFormat::kQ4_0, pack_float_glu<WeightFormat::kQ4_0>,
+     pack_float<WeightFormat::kQ4_0>}};
 
 void fill_normal(std::vector<float>& out, float deviation, uint64_t seed) {
   std::mt19937_64 random(seed);

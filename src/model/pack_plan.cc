@@ -13,6 +13,11 @@ bool stored_as(const ResolvedRule& r, DType dtype) {
   return true;
 }
 
+// Integers that packing chooses, whatever the weights are stored as.
+bool chooses_codes(WeightFormat format) {
+  return is_int_format(format) || is_block_format(format);
+}
+
 // The matrix that V is computed from.
 bool computes_values(const TensorRule& rule, const ModelSpec& spec) {
   if (rule.role != TensorRole::kAttention || rule.k == 0) return false;
@@ -58,6 +63,8 @@ class Planner {
     if (rule.role == TensorRole::kRouter || computes_values(rule, spec_)) return as_loaded;
     if (wanted == StoreFormat::kInt4) return WeightFormat::kInt4;
     if (wanted == StoreFormat::kInt8) return WeightFormat::kInt8;
+    if (wanted == StoreFormat::kQ8_0) return WeightFormat::kQ8_0;
+    if (wanted == StoreFormat::kQ4_0) return WeightFormat::kQ4_0;
     if (wanted == StoreFormat::kMxfp4 && as_loaded != WeightFormat::kMXFP4) {
       if (rule.k % 32 == 0) return WeightFormat::kMXFP4;
       return invalid_argument("{}: mxfp4: K: expected a multiple of 32, got {}",
@@ -83,9 +90,8 @@ class Planner {
     PackItem item{.rule = rule_, .expert = expert};
     item.exact = blocks ? WeightFormat::kMXFP4 : WeightFormat::kF32;
     item.to_mxfp4 = format == WeightFormat::kMXFP4 && !blocks;
-    item.lossy = is_int_format(format) || item.to_mxfp4 ||
-                 (format == WeightFormat::kBF16 && !stored_as(*rule_, DType::kBF16));
-    const bool chosen = is_int_format(format) || item.to_mxfp4;
+    const bool chosen = chooses_codes(format) || item.to_mxfp4;
+    item.lossy = chosen || (format == WeightFormat::kBF16 && !stored_as(*rule_, DType::kBF16));
     StoreEntry& e = entry(std::move(name), std::move(item));
     e.format = format;
     e.layout = rule_->rule->glu ? WeightLayout::kGluPanel16 : WeightLayout::kPanel16;
@@ -146,7 +152,7 @@ class Planner {
   // reads a few, and a quantised head of its own.
   Status make(ToEmbedding) {
     SLUICE_ASSIGN_OR_RETURN(const WeightFormat format, format_of(wanted()));
-    if (spec_.tied_head && !is_int_format(format) && format != WeightFormat::kMXFP4) {
+    if (spec_.tied_head && !chooses_codes(format) && format != WeightFormat::kMXFP4) {
       add_matrix(store_name(*rule_->rule, 0), 0, format);
       return ok_status();
     }
@@ -183,18 +189,24 @@ std::string_view store_format_name(StoreFormat format) {
       return "int4";
     case StoreFormat::kMxfp4:
       return "mxfp4";
+    case StoreFormat::kQ8_0:
+      return "q8_0";
+    case StoreFormat::kQ4_0:
+      return "q4_0";
   }
   return "unknown";
 }
 
 Result<StoreFormat> store_format_from_name(const std::string& name) {
-  for (const StoreFormat f : {StoreFormat::kF32, StoreFormat::kBF16, StoreFormat::kInt8,
-                              StoreFormat::kInt4, StoreFormat::kMxfp4})
+  for (const StoreFormat f :
+       {StoreFormat::kF32, StoreFormat::kBF16, StoreFormat::kInt8, StoreFormat::kInt4,
+        StoreFormat::kMxfp4, StoreFormat::kQ8_0, StoreFormat::kQ4_0})
     if (store_format_name(f) == name) return f;
   if (name == "fp8")
     return unimplemented(
         "fp8: no kernel multiplies packed fp8 weights yet; int8 has the size and a smaller error");
-  return invalid_argument("format: expected int4, int8, mxfp4, bf16 or f32, got \"{}\"", name);
+  return invalid_argument("format: expected int4, int8, q4_0, q8_0, mxfp4, bf16 or f32, got \"{}\"",
+                          name);
 }
 
 StoreFormat PackOptions::dense_or_default() const {

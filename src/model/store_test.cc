@@ -141,6 +141,38 @@ TEST_P(StoreOf, IntegersAreThePackersOwnAndTheErrorIsTheirs) {
   EXPECT_EQ(store.model->embedding.layout, WeightLayout::kRowMajor);
 }
 
+TEST_P(StoreOf, GgufFormatsAreWhatPackingMakesOfTheWeights) {
+  const ScratchDir dir;
+  const auto report = pack(golden_dir(GetParam()), dir / "store",
+                           {.weights = StoreFormat::kQ4_0, .dense = StoreFormat::kQ8_0});
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  Loaded store = load_dir(dir / "store", Compute::kBf16), whole = load_golden(GetParam());
+  ASSERT_NE(store.model, nullptr);
+  const auto expect_packed = [](const PackedMatrix& got, const PackedMatrix& exact,
+                                WeightFormat format) {
+    ASSERT_EQ(got.format, format);
+    const auto device = make_cpu_device();
+    std::vector<float> values;
+    for (int64_t n = 0; n < exact.n; ++n)
+      for (int64_t k = 0; k < exact.k; ++k) values.push_back(packed_element(exact, n, k));
+    StoredMatrix stored{.data = reinterpret_cast<const std::byte*>(values.data())};
+    stored.n = exact.n;
+    stored.k = stored.stride_n = exact.k;
+    const PackedMatrix want = pack_matrix(*device, stored, format).value();
+    for (int64_t n = 0; n < exact.n; ++n)
+      for (int64_t k = 0; k < exact.k; ++k)
+        ASSERT_EQ(packed_element(got, n, k), packed_element(want, n, k));
+  };
+  for (size_t l = 0; l < whole.model->layers.size(); ++l) {
+    const LayerWeights &q = store.model->layers[l], &w = whole.model->layers[l];
+    expect_packed(q.attention.q, w.attention.q, WeightFormat::kQ8_0);
+    if (w.moe.down.empty()) continue;
+    expect_packed(q.moe.down.back(), w.moe.down.back(), WeightFormat::kQ4_0);
+    expect_packed(q.moe.gate_up.front(), w.moe.gate_up.front(), WeightFormat::kQ4_0);
+  }
+  EXPECT_EQ(store.model->head.format, WeightFormat::kInt8);
+}
+
 TEST_P(StoreOf, Mxfp4IsAsStoredOrChosen) {
   const ScratchDir dir;
   const auto report = pack(golden_dir(GetParam()), dir / "store",
@@ -296,8 +328,8 @@ TEST(Store, PanelLayoutsAreWhatTheirIdSays) {
     ASSERT_TRUE(m.ok()) << m.status().message();
     sums[name] = checksum(m->data, m->bytes);
   };
-  for (const WeightFormat f :
-       {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt4, WeightFormat::kInt8}) {
+  for (const WeightFormat f : {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt4,
+                               WeightFormat::kInt8, WeightFormat::kQ8_0, WeightFormat::kQ4_0}) {
     const std::string name(weight_format_name(f));
     add(name, pack_matrix(rt->host(), w, f, {.rounding = IntRounding::kNearest}));
     add(name + " glu", pack_glu(rt->host(), w, w, f, {.rounding = IntRounding::kNearest}));
@@ -307,11 +339,13 @@ TEST(Store, PanelLayoutsAreWhatTheirIdSays) {
   add("mxfp4", pack_mxfp4(rt->host(), {blocks.data(), scales.data(), 33, 64}));
   add("mxfp4 glu", pack_mxfp4_glu_interleaved(rt->host(), {blocks.data(), scales.data(), 32, 64}));
   const std::map<std::string, uint64_t> pinned = {
-      {"bf16", 4331002919669256005u},  {"bf16 glu", 7347510537166463821u},
-      {"f32", 8699531466794064337u},   {"f32 glu", 6466908851741197567u},
-      {"int4", 13932696937180880866u}, {"int4 glu", 16688565124427918136u},
-      {"int8", 10604573949725301739u}, {"int8 glu", 16205981043307253951u},
-      {"mxfp4", 4668148017859578139u}, {"mxfp4 glu", 12153773795409206887u}};
+      {"bf16", 4331002919669256005u},      {"bf16 glu", 7347510537166463821u},
+      {"f32", 8699531466794064337u},       {"f32 glu", 6466908851741197567u},
+      {"int4", 13932696937180880866u},     {"int4 glu", 16688565124427918136u},
+      {"int8", 10604573949725301739u},     {"int8 glu", 16205981043307253951u},
+      {"mxfp4", 4668148017859578139u},     {"mxfp4 glu", 12153773795409206887u},
+      {"q4_0 glu", 7897218487887714904u},  {"q4_0", 5607077819701505494u},
+      {"q8_0 glu", 16219071500402904127u}, {"q8_0", 6192320465688341920u}};
   EXPECT_EQ(kPanelLayoutId, 1u);
   EXPECT_EQ(sums, pinned);
 }

@@ -17,18 +17,49 @@
 //              S = sum of code(k) * v(n, k) over the block, exactly, |S| < 2^24;
 //              acc = fma(f32(S) * scale(b), w(n, b), acc). The integer sum may be taken in any
 //              order; the two f32 roundings per block may not.
+//   a8g32      x in int8 by the rule of `int`, one scale per row and group of 32 k (the last group
+//              may be shorter). Weights are integers with scales that are given: a code v(n, k),
+//              where the format has them an integer multiplier m(n, g) per group (or one for each
+//              16 k of it), and an f32 scale d(n, g), exact. acc = 0; for groups g ascending:
+//              S = sum of code(k) * v(n, k) * m over the group, exactly, |S| < 2^24;
+//              acc = fma(f32(S) * scale(g), d(n, g), acc); and where the format has a minimum, with
+//              X = sum of code(k) and its integer multiplier q(n, g) (1 where it has none):
+//              acc = fma(f32(X * q) * scale(g), -dmin(n, g), acc). Four f32 roundings per group at
+//              most, in this order. MXFP4's values are doubled to integers and its scales halved,
+//              where less than 2^-126 counts as 0.
 //
 // All run flush-to-zero, denormals-are-zero (base/float_env.h). A bias is added last: acc + bias.
 #pragma once
 
+#include <optional>
 #include <string_view>
 
 namespace sluice {
 
-enum class Arith { kF32Fma, kBf16Tile, kInt };
+enum class Arith { kF32Fma, kBf16Tile, kInt, kA8G32 };
+inline constexpr int kAriths = 4;
 
 constexpr std::string_view arith_name(Arith a) {
-  return a == Arith::kF32Fma ? "f32_fma" : a == Arith::kBf16Tile ? "bf16_tile" : "int";
+  switch (a) {
+    case Arith::kF32Fma:
+      return "f32_fma";
+    case Arith::kBf16Tile:
+      return "bf16_tile";
+    case Arith::kInt:
+      return "int";
+    case Arith::kA8G32:
+      return "a8g32";
+  }
+  return "unknown";
+}
+constexpr std::optional<Arith> arith_from_name(std::string_view name) {
+  for (int i = 0; i < kAriths; ++i)
+    if (arith_name(static_cast<Arith>(i)) == name) return static_cast<Arith>(i);
+  return std::nullopt;
+}
+// Rows of x become int8 codes with scales over several k.
+constexpr bool quantizes_x(Arith a) {
+  return a == Arith::kInt || a == Arith::kA8G32;
 }
 
 // What the user chooses (--compute): f32 = everything f32; bf16 = GEMM inputs rounded once to bf16,

@@ -1,5 +1,6 @@
 #include "weights/packed.h"
 
+#include "weights/block_panels.h"
 #include "weights/int_panels.h"
 
 namespace sluice {
@@ -18,8 +19,19 @@ std::string_view weight_format_name(WeightFormat format) {
       return "int4";
     case WeightFormat::kInt8:
       return "int8";
+    case WeightFormat::kQ8_0:
+      return "q8_0";
+    case WeightFormat::kQ4_0:
+      return "q4_0";
   }
   return "unknown";
+}
+
+std::optional<WeightFormat> weight_format_from_name(std::string_view name) {
+  for (int i = 0; i < kWeightFormats; ++i)
+    if (weight_format_name(static_cast<WeightFormat>(i)) == name)
+      return static_cast<WeightFormat>(i);
+  return std::nullopt;
 }
 
 std::string_view weight_layout_name(WeightLayout layout) {
@@ -48,8 +60,9 @@ size_t panel_bytes(WeightFormat format, int64_t k, int64_t block) {
       return static_cast<size_t>(int4_panel_bytes(k, block));
     case WeightFormat::kInt8:
       return static_cast<size_t>(int8_panel_bytes(k, block));
+    default:
+      return static_cast<size_t>(block_panel_bytes(block_traits(format), k));
   }
-  return 0;
 }
 
 size_t packed_bytes(WeightFormat format, WeightLayout layout, int64_t n, int64_t k, int64_t block) {

@@ -25,6 +25,13 @@
 //   int8   blocks of `block` k, K padded to 32. A block is one line of 16 f32 scales, one per
 //          column, then a line for each 4 k: byte i of 32-bit lane c is 128 + code(k = 4 j + i),
 //          codes in -127..127. 64 k are one tile as they lie. 512 k take 8.0625 bits per weight
+//   q8_0, q4_0: GGUF's formats, bit for bit in whole cache lines. Blocks of 8 groups of 32 k (the
+//          last may have fewer), K zero-padded to 32; of a block first the scales, then the codes
+//          of each group (weights/block_panels.h has a row of traits for each):
+//            q8_0, q4_0              per group 16 f16 scales, two groups to a line
+//            q8_0                    8 lines as int8's: 128 + code
+//            the others              4 lines as int4's: the low four bits of a code
+//          256 k of q8_0 take 68 lines, 8.5 bits per weight, of q4_0 36: 4.5 bits, as in GGUF
 // Layout kGluPanel16: the same, for gate_up matrices with N = 2 I: panel 2 j holds 16 gate columns
 //   16 j .., panel 2 j + 1 the 16 up columns of the same units, so that the activation finds both
 //   in registers. Each half is padded to 16 on its own: there are 2 * ceil(I / 16) panels.
@@ -34,17 +41,25 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "tensor/view.h"
 
 namespace sluice {
 
-enum class WeightFormat : uint8_t { kF32, kBF16, kMXFP4, kF16, kInt4, kInt8 };
+// GGUF's formats stand last.
+enum class WeightFormat : uint8_t { kF32, kBF16, kMXFP4, kF16, kInt4, kInt8, kQ8_0, kQ4_0 };
+inline constexpr int kWeightFormats = 8;
 std::string_view weight_format_name(WeightFormat format);
+std::optional<WeightFormat> weight_format_from_name(std::string_view name);
 // The formats of arith `int`, whose scales come with the codes that we choose.
 constexpr bool is_int_format(WeightFormat format) {
   return format == WeightFormat::kInt4 || format == WeightFormat::kInt8;
+}
+// GGUF's formats, whose scales are given.
+constexpr bool is_block_format(WeightFormat format) {
+  return format >= WeightFormat::kQ8_0;
 }
 inline constexpr int64_t kIntBlock = 512;  // k per scale of int4 and int8 unless said otherwise
 

@@ -11,11 +11,7 @@ namespace {
 constexpr int64_t kD = 2048, kI = 768, kExperts = 64, kK = 8;
 
 WeightFormat format_of(std::string_view name) {
-  return name == "f32"    ? WeightFormat::kF32
-         : name == "bf16" ? WeightFormat::kBF16
-         : name == "int4" ? WeightFormat::kInt4
-         : name == "int8" ? WeightFormat::kInt8
-                          : WeightFormat::kMXFP4;
+  return weight_format_from_name(name).value();
 }
 
 class Operands {
@@ -79,21 +75,19 @@ class Operands {
 };
 
 void declare(const Kernel<const PanelKernel>& row, int64_t t) {
+  const Arith arith = arith_from_name(row.arith).value();
   std::string name = "grouped_" + std::string(row.name) + "/glu_t" + std::to_string(t);
-  benchmark::RegisterBenchmark(
-      name.c_str(),
-      [row, t](benchmark::State& state) {
-        const Arith arith =
-            panel_arith(format_of(row.weight),
-                        row.arith == arith_name(Arith::kF32Fma) ? Compute::kF32 : Compute::kBf16);
-        Operands in(format_of(row.weight), t);
-        bench::Work work;
-        work.bytes = in.bytes();
-        work.operations = 2.0 * static_cast<double>(t * kK) * static_cast<double>(kD * 2 * kI);
-        work.notes = "1 pass over the weights of experts with rows";
-        // Ratio to the reference: ops/matmul/bench.cc measures the same rows against it.
-        bench::run(state, work, 0, [&] { in.run(row.isa, arith); });
-      })
+  benchmark::RegisterBenchmark(name.c_str(),
+                               [row, arith, t](benchmark::State& state) {
+                                 Operands in(format_of(row.weight), t);
+                                 bench::Work work;
+                                 work.bytes = in.bytes();
+                                 work.operations = 2.0 * static_cast<double>(t * kK) *
+                                                   static_cast<double>(kD * 2 * kI);
+                                 work.notes = "1 pass over the weights of experts with rows";
+                                 // Ratio to the reference: ops/matmul/bench.cc measures the same rows against it.
+                                 bench::run(state, work, 0, [&] { in.run(row.isa, arith); });
+                               })
       ->UseManualTime()
       ->Unit(benchmark::kMicrosecond);
 }

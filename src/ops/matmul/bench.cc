@@ -20,13 +20,7 @@ constexpr Problem kProblems[] = {
     {"router_t1", 1, 128, 2048},   {"prefill_t512", 512, 2048, 2048}};
 
 WeightFormat format_of(std::string_view name) {
-  return name == "f32"    ? WeightFormat::kF32
-         : name == "bf16" ? WeightFormat::kBF16
-         : name == "int4" ? WeightFormat::kInt4
-         : name == "int8" ? WeightFormat::kInt8
-         : name == "int4" ? WeightFormat::kInt4
-         : name == "int8" ? WeightFormat::kInt8
-                          : WeightFormat::kMXFP4;
+  return weight_format_from_name(name).value();
 }
 
 class Operands {
@@ -73,19 +67,18 @@ double reference_seconds(const Problem& p, WeightFormat format, Arith arith) {
 
 void declare(const Kernel<const PanelKernel>& row, const Problem& p) {
   const std::string name = std::string(row.name) + "/" + p.name;
-  benchmark::RegisterBenchmark(
-      name.c_str(),
-      [row, p](benchmark::State& state) {
-        const WeightFormat format = format_of(row.weight);
-        const Arith arith = panel_arith(
-            format, row.arith == arith_name(Arith::kF32Fma) ? Compute::kF32 : Compute::kBf16);
-        Operands in(p, format);
-        bench::Work work;
-        work.bytes = in.bytes();
-        work.operations = 2.0 * static_cast<double>(p.t * p.n) * static_cast<double>(p.k);
-        bench::run(state, work, reference_seconds(p, format, arith),
-                   [&] { in.run(row.isa, arith); });
-      })
+  benchmark::RegisterBenchmark(name.c_str(),
+                               [row, p](benchmark::State& state) {
+                                 const WeightFormat format = format_of(row.weight);
+                                 const Arith arith = arith_from_name(row.arith).value();
+                                 Operands in(p, format);
+                                 bench::Work work;
+                                 work.bytes = in.bytes();
+                                 work.operations = 2.0 * static_cast<double>(p.t * p.n) *
+                                                   static_cast<double>(p.k);
+                                 bench::run(state, work, reference_seconds(p, format, arith),
+                                            [&] { in.run(row.isa, arith); });
+                               })
       ->UseManualTime()
       ->Unit(benchmark::kMicrosecond);
 }

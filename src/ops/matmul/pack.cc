@@ -6,6 +6,10 @@
 
 #include "base/float_env.h"
 #include "base/fp.h"
+#include "ops/matmul/block_values.h"
+#include "ops/matmul/pack_target.h"
+#include "ops/matmul/stored_blocks.h"
+#include "weights/block_panels.h"
 #include "weights/int_panels.h"
 
 namespace sluice {
@@ -110,6 +114,14 @@ void write_int8(const Int8Column& column, int64_t c, int64_t groups, std::byte* 
     codes[k / 4 * 64 + c * 4 + k % 4] = static_cast<std::byte>(column.code[k] + 128);
 }
 
+Status check_finite(WeightFormat format, int64_t n, int64_t k0, int64_t count, const float* w) {
+  for (int64_t k = 0; k < count; ++k)
+    if (!std::isfinite(w[k]))
+      return data_loss("pack: {}: element (N, K) = ({}, {}) is {}", weight_format_name(format), n,
+                       k0 + k, w[k]);
+  return ok_status();
+}
+
 // Columns past N are quantised, too: as zeros they get scale 0 and codes that mean 0.
 Status pack_int_panel(const PanelRows& rows, WeightFormat format, const IntPacking& how,
                       std::byte* out) {
@@ -121,10 +133,7 @@ Status pack_int_panel(const PanelRows& rows, WeightFormat format, const IntPacki
     for (int64_t c = 0; c < kColumns; ++c) {
       float w[kMostIntBlock] = {};
       if (c < rows.count) read_row(m, rows.first + c, k0, count, w);
-      for (int64_t k = 0; k < count; ++k)
-        if (!std::isfinite(w[k]))
-          return data_loss("pack: {}: element (N, K) = ({}, {}) is {}", weight_format_name(format),
-                           rows.first + c, k0 + k, w[k]);
+      SLUICE_RETURN_IF_ERROR(check_finite(format, rows.first + c, k0, count, w));
       if (format == WeightFormat::kInt4) {
         Int4Column column;
         quantize_int4(w, groups, how.rounding, &column);
@@ -140,10 +149,33 @@ Status pack_int_panel(const PanelRows& rows, WeightFormat format, const IntPacki
   return ok_status();
 }
 
+// The same for a block format, by way of its stored bytes.
+Status pack_block_panel(const PanelRows& rows, WeightFormat format, std::byte* out) {
+  const StoredMatrix& m = *rows.matrix;
+  const ScopedFloatEnv env;
+  const BlockTraits traits = block_traits(format);
+  constexpr int64_t kBlockK = kBlockGroups * kGroupK;
+  for (int64_t k0 = 0; k0 < m.k; k0 += kBlockK) {
+    const int64_t count = m.k - k0 < kBlockK ? m.k - k0 : kBlockK;
+    const int64_t groups = block_groups(count);
+    for (int64_t c = 0; c < rows.count; ++c) {
+      float w[kBlockK] = {};
+      read_row(m, rows.first + c, k0, count, w);
+      SLUICE_RETURN_IF_ERROR(check_finite(format, rows.first + c, k0, count, w));
+      std::byte stored[kBlockGroups * 34];
+      SLUICE_RETURN_IF_ERROR(quantize_blocks(format, w, groups, stored));
+      write_block_column(format, read_stored_blocks(format, stored, 0, groups), c, groups, out);
+    }
+    out += block_bytes(traits, groups);
+  }
+  return ok_status();
+}
+
 Status pack_panel(const PanelRows& rows, WeightFormat format, const IntPacking& how,
                   std::byte* out) {
   const StoredMatrix& m = *rows.matrix;
   if (is_int_format(format)) return pack_int_panel(rows, format, how, out);
+  if (is_block_format(format)) return pack_block_panel(rows, format, out);
   if (format == WeightFormat::kBF16 && m.dtype == DType::kBF16 && m.stride_k == 1 &&
       m.scale == nullptr) {
     pack_panel_bf16_pairs(rows, out);
@@ -176,9 +208,11 @@ Status for_each_panel(int64_t panels, ThreadPool* pool, const Pack& pack) {
 
 Status check_stored(const StoredMatrix& m, WeightFormat format, const IntPacking& how,
                     std::string_view what) {
-  if (format != WeightFormat::kF32 && format != WeightFormat::kBF16 && !is_int_format(format))
-    return invalid_argument("pack: {}: format: expected f32, bf16, int4 or int8, got {}", what,
-                            weight_format_name(format));
+  if (format != WeightFormat::kF32 && format != WeightFormat::kBF16 && !is_int_format(format) &&
+      !has_quantizer(format))
+    return invalid_argument(
+        "pack: {}: format: expected f32, bf16, int4, int8, q8_0 or q4_0, got {}", what,
+        weight_format_name(format));
   if (how.block != 128 && how.block != 256 && how.block != kMostIntBlock)
     return invalid_argument("pack: {}: block: expected 128, 256 or 512, got {}", what, how.block);
   if (!is_packable(m.dtype))
@@ -192,32 +226,6 @@ Status check_stored(const StoredMatrix& m, WeightFormat format, const IntPacking
     return invalid_argument("pack: {}: scale: {} columns of blocks {} x {} do not cover K = {}",
                             what, m.scale_cols, m.scale_block_n, m.scale_block_k, m.k);
   return ok_status();
-}
-
-// A zero-filled matrix of the wanted shape that owns its memory, and where to write it.
-struct Target {
-  PackedMatrix matrix;
-  std::byte* data = nullptr;
-};
-Result<Target> allocate(Device& device, WeightFormat format, WeightLayout layout, int64_t n,
-                        int64_t k, int64_t block = kIntBlock) {
-  Target t;
-  t.matrix.format = format;
-  t.matrix.layout = layout;
-  t.matrix.n = n;
-  t.matrix.k = k;
-  t.matrix.block = block;
-  t.matrix.bytes = packed_bytes(format, layout, n, k, block);
-  SLUICE_ASSIGN_OR_RETURN(Buffer buffer, device.allocate(t.matrix.bytes, "packed weights"));
-  t.data = buffer.data();
-  t.matrix.data = t.data;
-  t.matrix.owner = std::make_shared<const Buffer>(std::move(buffer));
-  return t;
-}
-
-int64_t panel_rows(int64_t n, int64_t panel) {
-  const int64_t left = n - panel * kColumns;
-  return left < kColumns ? left : kColumns;
 }
 
 // Panels hold no -0: the kernels need not keep its sign apart from +0's (weights/packed.h).
@@ -254,26 +262,6 @@ Status check_mxfp4(const StoredMxfp4& w) {
   return ok_status();
 }
 
-float int_element(const PackedMatrix& w, const std::byte* panel, int64_t c, int64_t k) {
-  const int64_t first = k / w.block * w.block, at = k - first;  // blocks before it are whole
-  const int64_t groups = int_groups(w.k - first < w.block ? w.k - first : w.block);
-  const int64_t whole = w.block / kIntGroup, g = at / kIntGroup;
-  if (w.format == WeightFormat::kInt8) {
-    const std::byte* block = panel + k / w.block * int8_block_bytes(whole);
-    const auto code = static_cast<int>(block[kInt8CodesAt + at / 4 * 64 + c * 4 + at % 4]) - 128;
-    return load<float>(block + c * 4) * static_cast<float>(code);
-  }
-  const std::byte* block = panel + k / w.block * int4_block_bytes(whole);
-  const auto pair = [](std::byte b, int64_t high) {
-    return static_cast<int>(b >> (4 * high)) & 15;
-  };
-  const bool seven = (load<uint16_t>(block + kInt4ZeroAt + g * 2) >> c & 1) != 0;
-  const int multiplier = pair(block[kInt4MultiplierAt + g / 8 * 64 + c * 4 + g % 8 / 2], g % 2);
-  const int code = pair(block[int4_codes_at(groups) + at / 8 * 64 + c * 4 + at % 4], at % 8 / 4);
-  return static_cast<float>(bf16::from_bits(load<uint16_t>(block + c * 2))) *
-         static_cast<float>(multiplier * (code - (seven ? 7 : 8)));
-}
-
 float mxfp4_element(const std::byte* panel, int64_t c, int64_t k) {
   const std::byte* block = panel + k / kBlock * kMxfp4BlockBytes;
   const auto scale = static_cast<uint8_t>(block[c]);
@@ -296,8 +284,8 @@ Status pack_matrix_into(const StoredMatrix& w, WeightFormat format, std::byte* o
 Result<PackedMatrix> pack_matrix(Device& device, const StoredMatrix& w, WeightFormat format,
                                  const IntPacking& how) {
   SLUICE_RETURN_IF_ERROR(check_stored(w, format, how, "w"));
-  SLUICE_ASSIGN_OR_RETURN(Target t,
-                          allocate(device, format, WeightLayout::kPanel16, w.n, w.k, how.block));
+  SLUICE_ASSIGN_OR_RETURN(
+      Target t, allocate_panels(device, format, WeightLayout::kPanel16, w.n, w.k, how.block));
   SLUICE_RETURN_IF_ERROR(pack_matrix_into(w, format, t.data, how));
   return std::move(t.matrix);
 }
@@ -309,8 +297,8 @@ Result<PackedMatrix> pack_glu(Device& device, const StoredMatrix& gate, const St
   if (gate.n != up.n || gate.k != up.k)
     return invalid_argument("pack: up: expected [I, D] = [{}, {}] as gate, got [{}, {}]", gate.n,
                             gate.k, up.n, up.k);
-  SLUICE_ASSIGN_OR_RETURN(
-      Target t, allocate(device, format, WeightLayout::kGluPanel16, 2 * gate.n, gate.k, how.block));
+  SLUICE_ASSIGN_OR_RETURN(Target t, allocate_panels(device, format, WeightLayout::kGluPanel16,
+                                                    2 * gate.n, gate.k, how.block));
   const size_t bytes = panel_bytes(format, gate.k, how.block);
   SLUICE_RETURN_IF_ERROR(for_each_panel(t.matrix.panels(), how.pool, [&](int64_t p) {
     return pack_panel({p % 2 == 0 ? &gate : &up, p / 2 * kColumns, panel_rows(gate.n, p / 2)},
@@ -321,8 +309,8 @@ Result<PackedMatrix> pack_glu(Device& device, const StoredMatrix& gate, const St
 
 Result<PackedMatrix> pack_mxfp4(Device& device, const StoredMxfp4& w) {
   SLUICE_RETURN_IF_ERROR(check_mxfp4(w));
-  SLUICE_ASSIGN_OR_RETURN(Target t,
-                          allocate(device, WeightFormat::kMXFP4, WeightLayout::kPanel16, w.n, w.k));
+  SLUICE_ASSIGN_OR_RETURN(
+      Target t, allocate_panels(device, WeightFormat::kMXFP4, WeightLayout::kPanel16, w.n, w.k));
   const size_t bytes = panel_bytes(WeightFormat::kMXFP4, w.k);
   for (int64_t p = 0; p < t.matrix.panels(); ++p) {
     const auto row = [p](int64_t c) { return p * kColumns + c; };
@@ -336,8 +324,9 @@ Result<PackedMatrix> pack_mxfp4_glu_interleaved(Device& device, const StoredMxfp
   SLUICE_RETURN_IF_ERROR(check_mxfp4(gate_up));
   if (gate_up.n % 2 != 0)
     return invalid_argument("pack: gate_up: N: expected 2 I, even, got {}", gate_up.n);
-  SLUICE_ASSIGN_OR_RETURN(Target t, allocate(device, WeightFormat::kMXFP4,
-                                             WeightLayout::kGluPanel16, gate_up.n, gate_up.k));
+  SLUICE_ASSIGN_OR_RETURN(
+      Target t, allocate_panels(device, WeightFormat::kMXFP4, WeightLayout::kGluPanel16, gate_up.n,
+                                gate_up.k));
   const size_t bytes = panel_bytes(WeightFormat::kMXFP4, gate_up.k);
   for (int64_t p = 0; p < t.matrix.panels(); ++p) {
     const auto row = [p](int64_t c) { return 2 * (p / 2 * kColumns + c) + p % 2; };
@@ -362,7 +351,8 @@ float packed_element(const PackedMatrix& w, int64_t n, int64_t k) {
                                           : static_cast<float>(bf16::from_bits(bits));
   }
   const std::byte* p = w.data + static_cast<size_t>(panel) * panel_bytes(w.format, w.k, w.block);
-  if (is_int_format(w.format)) return int_element(w, p, c, k);
+  if (is_int_format(w.format) || is_block_format(w.format))
+    return read_group(w.format, p, w.k, w.block, c, k / kGroupK).weight(k % kGroupK);
   if (w.format == WeightFormat::kF32) return load<float>(p + (k * kColumns + c) * 4);
   if (w.format == WeightFormat::kBF16)
     return static_cast<float>(

@@ -32,6 +32,14 @@ struct StoredMxfp4 {
   int64_t n = 0, k = 0;
 };
 
+// A matrix in one of GGUF's block formats as it is stored: rows of k weights follow each other, k a
+// multiple of the format's block (32, or 256 for those with superblocks). Any alignment.
+struct StoredBlocks {
+  WeightFormat format = WeightFormat::kQ8_0;
+  const std::byte* data = nullptr;
+  int64_t n = 0, k = 0;
+};
+
 // How int4 and int8 weights are chosen; the codes do not depend on the pool.
 struct IntPacking {
   int64_t block = kIntBlock;  // k per scale: 128, 256 or 512
@@ -39,9 +47,10 @@ struct IntPacking {
   ThreadPool* pool = nullptr;  // quantises panels in parallel
 };
 
-// Packs a stored matrix as kPanel16 in format f32, bf16, int4 or int8. Every other row, a
-// transposed matrix or a slice is a matter of strides. Rounding to bf16 is to nearest even;
-// widening to f32 is exact; int formats refuse NaN and infinity.
+// Packs a stored matrix as kPanel16 in format f32, bf16, int4, int8, q8_0 or q4_0 (the last two by
+// ggml's rule: ops/matmul/stored_blocks.h). Every other row, a transposed matrix or a slice is a
+// matter of strides. Rounding to bf16 is to nearest even; widening to f32 is exact; the formats
+// that choose codes refuse NaN and infinity.
 Result<PackedMatrix> pack_matrix(Device& device, const StoredMatrix& w, WeightFormat format,
                                  const IntPacking& how = {});
 // The same into packed_bytes(format, kPanel16, N, K, block) zero-filled bytes at `out`: whole
@@ -56,8 +65,14 @@ Result<PackedMatrix> pack_mxfp4(Device& device, const StoredMxfp4& w);
 // gate_up [2 I, K] interleaved as gpt-oss has it (even rows gate, odd rows up) -> kGluPanel16.
 Result<PackedMatrix> pack_mxfp4_glu_interleaved(Device& device, const StoredMxfp4& gate_up);
 
+// GGUF's blocks, bit for bit: kPanel16, and gate and up [I, K] each -> kGluPanel16 with n = 2 I.
+Result<PackedMatrix> pack_stored_blocks(Device& device, const StoredBlocks& w);
+Result<PackedMatrix> pack_stored_blocks_glu(Device& device, const StoredBlocks& gate,
+                                            const StoredBlocks& up);
+
 // Element (n, k) of a packed matrix, widened exactly (int formats: scale times integer, rounded
-// once): the definition that tests compare with.
+// once; formats with a minimum: fma(scale, integer, -minimum)): the definition that tests compare
+// with.
 float packed_element(const PackedMatrix& w, int64_t n, int64_t k);
 // The same for all of a panel (kPanel16, kGluPanel16): out [K][16], padded columns included.
 void unpack_panel(const PackedMatrix& w, int64_t panel, float* out);

@@ -113,7 +113,8 @@ const Kernel<const PanelKernel>* select_panel_kernel(Isa isa, WeightFormat forma
 
 // The arith of a product with weights of the format.
 constexpr Arith panel_arith(WeightFormat format, Compute compute) {
-  return is_int_format(format) ? Arith::kInt : arith_of(compute);
+  if (is_int_format(format)) return Arith::kInt;
+  return is_block_format(format) ? Arith::kA8G32 : arith_of(compute);
 }
 
 // Floats of PanelProduct::prepared.

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "base/fp.h"
+#include "ops/matmul/block_values.h"
 #include "ops/matmul/pack.h"
 #include "weights/int_panels.h"
 
@@ -80,6 +81,15 @@ void unpack_int(const PackedMatrix& w, const std::byte* p, float* out) {
   }
 }
 
+void unpack_blocks(const PackedMatrix& w, const std::byte* p, float* out) {
+  for (int64_t g = 0; g < ceil_div(w.k, 32); ++g)
+    for (int64_t c = 0; c < kColumns; ++c) {
+      const GroupColumn column = read_group(w.format, p, w.k, w.block, c, g);
+      for (int64_t i = 0; i < 32 && 32 * g + i < w.k; ++i)
+        out[(32 * g + i) * kColumns + c] = column.weight(i);
+    }
+}
+
 }  // namespace
 
 void unpack_panel(const PackedMatrix& w, int64_t panel, float* out) {
@@ -90,6 +100,8 @@ void unpack_panel(const PackedMatrix& w, int64_t panel, float* out) {
     unpack_bf16(p, w.k, out);
   else if (w.format == WeightFormat::kMXFP4)
     unpack_mxfp4(p, w.k, out);
+  else if (is_block_format(w.format))
+    unpack_blocks(w, p, out);
   else
     unpack_int(w, p, out);
 }

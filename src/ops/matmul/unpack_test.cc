@@ -32,8 +32,8 @@ TEST(Unpack, EveryElementOfEveryFormatAndLayout) {
   for (int round = 0; round < 20; ++round) {
     const int64_t n = random.between(1, 40), k = random.between(1, 1200);
     const IntPacking how = test::random_packing(random);
-    for (const WeightFormat f :
-         {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt4, WeightFormat::kInt8}) {
+    for (const WeightFormat f : {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt4,
+                                 WeightFormat::kInt8, WeightFormat::kQ8_0, WeightFormat::kQ4_0}) {
       expect_elements(test::random_panels(*device, f, n, k, random, false, how));
       expect_elements(test::random_glu_panels(*device, f, n, k, random, false, how));
     }

@@ -1,14 +1,18 @@
 // Random packed weights for the tests and benches of ops that multiply.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
 
 #include "ops/matmul/pack.h"
+#include "ops/matmul/pack_target.h"
+#include "ops/matmul/stored_blocks.h"
 #include "ops/test_data.h"
 #include "tensor/arith.h"
+#include "weights/block_panels.h"
 
 namespace sluice::test {
 
@@ -43,6 +47,44 @@ struct StoredMxfp4Values {
   std::vector<std::byte> blocks, scales;
 };
 
+// Panels of a block format with every code, multiplier and sign, extremes more often than others,
+// past K, too.
+inline PackedMatrix random_blocks(Device& device, WeightFormat format, WeightLayout layout,
+                                  int64_t n, int64_t k, Random& random) {
+  Target t = allocate_panels(device, format, layout, n, k).value();
+  const BlockTraits traits = block_traits(format);
+  const auto f16 = [&random] {  // 2^-24 to 2: subnormal halves, too
+    const int64_t exponent = random.chance(0.1) ? 0 : random.between(8, 15);
+    return static_cast<uint16_t>(random.below(2) << 15 | exponent << 10 | random.below(1024));
+  };
+  const auto bits = [&random](int64_t low, int64_t high) {
+    return random.chance(0.1) ? (random.chance(0.5) ? low : high) : random.between(low, high);
+  };
+  const int64_t all = block_groups(k);
+  std::byte* block = t.data;
+  for (int64_t p = 0; p < t.matrix.panels(); ++p)
+    for (int64_t first = 0; first < all; first += kBlockGroups) {
+      const int64_t groups = std::min(all - first, kBlockGroups);
+      for (int64_t c = 0; c < kPanelColumns; ++c) {
+        BlockColumn column;
+        const bool flat = random.chance(0.05);
+        for (uint8_t& code : column.code)
+          code = static_cast<uint8_t>(flat ? 0 : bits(0, (1 << traits.bits) - 1));
+        for (int64_t g = 0; g < 8; ++g) {
+          column.scale[g] = f16();
+          column.min[g] = f16();
+          column.multiplier[g] = static_cast<uint8_t>(bits(0, 63));
+          column.min_multiplier[g] = static_cast<uint8_t>(bits(0, 63));
+        }
+        for (int8_t& m : column.half_multiplier)
+          m = static_cast<int8_t>(flat ? -128 : bits(-128, 127));
+        write_block_column(format, column, c, groups, block);
+      }
+      block += block_bytes(traits, groups);
+    }
+  return std::move(t.matrix);
+}
+
 // A random way to choose the codes of int4 and int8 weights.
 inline IntPacking random_packing(Random& random) {
   IntPacking how;
@@ -68,6 +110,8 @@ inline PackedMatrix random_panels(Device& device, WeightFormat format, int64_t n
   if (format == WeightFormat::kMXFP4)
     return in_test_memory(
         pack_mxfp4(device, StoredMxfp4Values(n, k, random, rough).view()).value());
+  if (is_block_format(format))
+    return in_test_memory(random_blocks(device, format, WeightLayout::kPanel16, n, k, random));
   const StoredValues values(n, k, random, rough);
   return in_test_memory(pack_matrix(device, values.view(), format, how).value());
 }
@@ -79,22 +123,19 @@ inline PackedMatrix random_glu_panels(Device& device, WeightFormat format, int64
     return in_test_memory(
         pack_mxfp4_glu_interleaved(device, StoredMxfp4Values(2 * width, d, random, rough).view())
             .value());
+  if (is_block_format(format))
+    return in_test_memory(
+        random_blocks(device, format, WeightLayout::kGluPanel16, 2 * width, d, random));
   return in_test_memory(pack_glu(device, StoredValues(width, d, random, rough).view(),
                                  StoredValues(width, d, random, rough).view(), format, how)
                             .value());
 }
 
 inline WeightFormat format_named(std::string_view name) {
-  return name == "f32"    ? WeightFormat::kF32
-         : name == "bf16" ? WeightFormat::kBF16
-         : name == "int4" ? WeightFormat::kInt4
-         : name == "int8" ? WeightFormat::kInt8
-                          : WeightFormat::kMXFP4;
+  return weight_format_from_name(name).value();
 }
 inline Arith arith_named(std::string_view name) {
-  return name == arith_name(Arith::kF32Fma)     ? Arith::kF32Fma
-         : name == arith_name(Arith::kBf16Tile) ? Arith::kBf16Tile
-                                                : Arith::kInt;
+  return arith_from_name(name).value();
 }
 
 }  // namespace sluice::test

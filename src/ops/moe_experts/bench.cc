@@ -194,10 +194,10 @@ class Layer {
 
 void declare(Isa isa, const Problem& p, WeightFormat format, bool fused) {
   const Arith arith = panel_arith(format, Compute::kBf16);
-  const std::string name =
-      std::string("moe_experts_") + (arith == Arith::kInt ? "int8_" : "bf16_") +
-      std::string(weight_format_name(format)) + "_" + std::string(isa_name(isa)) + "/" +
-      (fused ? "fused_" : "chain_") + p.name;
+  const std::string name = std::string("moe_experts_") + (quantizes_x(arith) ? "int8_" : "bf16_") +
+                           std::string(weight_format_name(format)) + "_" +
+                           std::string(isa_name(isa)) + "/" + (fused ? "fused_" : "chain_") +
+                           p.name;
   benchmark::RegisterBenchmark(
       name.c_str(),
       [=](benchmark::State& state) {
@@ -223,7 +223,7 @@ int main(int argc, char** argv) {
   using namespace sluice;
   using enum WeightFormat;
   for (const Isa isa : {Isa::kAmx, Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvx2})
-    for (const WeightFormat format : {kInt4, kInt8, kBF16, kMXFP4})
+    for (const WeightFormat format : {kInt4, kInt8, kQ8_0, kQ4_0, kBF16, kMXFP4})
       for (const Problem& p : kProblems)
         for (const bool fused : {true, false})
           if (bench::runnable(isa) && (fused || !p.rotate) && has_row(isa, format))

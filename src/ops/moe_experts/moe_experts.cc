@@ -21,7 +21,7 @@ struct Scratch {
   std::span<int32_t> starts, source, inverse, active;
   float* prepared = nullptr;  // [T*K, round_up(D, 32)], later y [T*K, D]
   float* hidden = nullptr;    // [T*K, round_up(I, 32)]: the second product's prepared input
-  // Arith int only: hidden rows stay f32 until a whole block of k is there to scale, and are
+  // Ariths int and a8g32 only: hidden rows stay f32 until all k of a scale are there, and are
   // prepared from there to here.
   float* down_prepared = nullptr;
   SortedPairs sorted;        // the caller's, or the first three
@@ -88,9 +88,9 @@ Result<Scratch> carve(const MoeExpertsArgs& a, Workspace workspace) {
   s.active = ints(slots);
   s.prepared = carver.take<float>(prepared_floats(slots, a.x.cols));
   s.hidden = carver.take<float>(prepared_floats(slots, a.experts.width));
-  if (a.arith == Arith::kInt)
+  if (quantizes_x(a.arith))
     s.down_prepared = carver.take<float>(prepared_floats(slots, a.experts.width));
-  enough = enough && (s.down_prepared != nullptr || a.arith != Arith::kInt);
+  enough = enough && (s.down_prepared != nullptr || !quantizes_x(a.arith));
   if (weighs_input(a)) s.weighed = carver.take<float>(slots * a.x.cols);
   enough = enough && (s.weighed != nullptr || !weighs_input(a));
   if (!enough || s.prepared == nullptr || s.hidden == nullptr)
@@ -139,6 +139,7 @@ const PackedMatrix* first_of(std::span<const PackedMatrix* const> experts) {
 Isa common_isa(const ExecContext& context, const MoeExpertsArgs& args) {
   const PackedMatrix *up = first_of(args.experts.gate_up), *down = first_of(args.experts.down);
   Isa isa = context.isa;
+  if (quantizes_x(args.arith)) return isa;  // hidden rows are f32
   while (up != nullptr && down != nullptr) {
     const auto* a = select_panel_kernel(isa, up->format, args.arith);
     const auto* b = select_panel_kernel(isa, down->format, args.arith);
@@ -177,7 +178,7 @@ Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs
   SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, a, s.active.data()));
   if (plan.active.empty()) return plan;
   plan.prepared = s.prepared;
-  if (args.arith == Arith::kInt) {
+  if (quantizes_x(args.arith)) {
     // Nobody needs the hidden rows' place before the products.
     const auto floats = prepared_floats(static_cast<int64_t>(args.ids.size()), args.experts.width);
     plan.rounded = {reinterpret_cast<std::byte*>(s.hidden),
@@ -196,7 +197,7 @@ Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs
   return plan;
 }
 
-// hidden to y: the rows are already what the kernel streams, but for arith int.
+// hidden to y: the rows are already what the kernel streams, but where they are quantised.
 Status multiply_down(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s,
                      const GroupedPlan& up, MatrixF32 y) {
   every_slot(s);
@@ -210,7 +211,7 @@ Status multiply_down(const ExecContext& context, const MoeExpertsArgs& args, con
   a.out = y;
   SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, a, s.active.data()));
   if (plan.active.empty()) return ok_status();
-  if (args.arith == Arith::kInt) {
+  if (quantizes_x(args.arith)) {
     plan.prepared = s.down_prepared;
     prepare_grouped(context, plan);
     multiply_grouped(context, plan);
@@ -272,7 +273,7 @@ size_t moe_experts_workspace_bytes(const MoeExpertsShape& shape) {
   const int64_t slots = shape.max_tokens * shape.k;
   const auto words = [](int64_t n) { return WorkspaceCarver::padded(static_cast<size_t>(n) * 4); };
   return words(shape.experts + 1) + 3 * words(slots) + words(prepared_floats(slots, shape.d)) +
-         words(prepared_floats(slots, shape.width)) * (shape.arith == Arith::kInt ? 2 : 1) +
+         words(prepared_floats(slots, shape.width)) * (quantizes_x(shape.arith) ? 2 : 1) +
          (shape.weight_point == WeightPoint::kInput ? words(slots * shape.d) : 0);
 }
 

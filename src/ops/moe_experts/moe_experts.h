@@ -3,9 +3,9 @@
 //   sort -> grouped_matmul with glu (D -> I) -> grouped_matmul (I -> D) -> combine
 // in one call that equals that chain bit for bit. The activation writes its rows rounded and in
 // the blocks that the second product streams: two passes over [T*K, I] and one loop fewer than the
-// chain, and half its workspace. (Arith int scales whole blocks of k, which several tasks write:
-// its rows stay f32 and are quantised between the products.) Each piece is an op of its own,
-// because engines with expert parallelism put communication between them.
+// chain, and half its workspace. (Ariths int and a8g32 scale several k, which several tasks may
+// write: their rows stay f32 and are quantised between the products.) Each piece is an op of its
+// own, because engines with expert parallelism put communication between them.
 //
 // tensor   | shape         | dtype            | layout
 // x        | [T, D]        | f32              | row stride

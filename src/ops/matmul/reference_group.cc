@@ -1,0 +1,62 @@
+// Scalar truth of arith a8g32, from x and the panels as they are.
+#include <cmath>
+
+#include "ops/matmul/block_values.h"
+#include "ops/matmul/int_reference.h"
+#include "ops/matmul/kernels.h"
+#include "weights/block_panels.h"
+
+namespace sluice {
+namespace {
+
+template <WeightFormat format>
+float dot_a8g32(const PanelProduct& product, const float* x, const std::byte* panel, int64_t c) {
+  float acc = 0;
+  for (int64_t g = 0; g < block_groups(product.k); ++g) {
+    const int64_t left = product.k - g * kGroupK, count = left < kGroupK ? left : kGroupK;
+    const IntRowBlock row = quantize_row(x + g * kGroupK, count);
+    const GroupColumn column = read_group(format, panel, product.k, product.block, c, g);
+    int32_t sum = 0, codes = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      sum += row.code[i] * column.value[i] * column.multiplier[i / 16];
+      codes += row.code[i];
+    }
+    acc = std::fma(static_cast<float>(sum) * row.scale, column.scale, acc);
+    if (!column.has_min) continue;
+    const auto least = static_cast<float>(codes * column.min_multiplier);
+    acc = std::fma(least * row.scale, -column.min, acc);
+  }
+  return acc;
+}
+
+void prepare(const PanelProduct&, int64_t, int64_t) {}
+
+template <WeightFormat format>
+void multiply(const PanelProduct& product) {
+  // Two panels at a time, so that an epilogue finds gate and up together.
+  for (int64_t p0 = product.panel_begin; p0 < product.panel_end; p0 += 2) {
+    const int64_t panels = product.panel_end - p0 < 2 ? 1 : 2;
+    for (int64_t r = 0; r < product.row_count; ++r) {
+      const float* x =
+          product.x + (product.rows != nullptr ? product.rows[r] : r) * product.x_stride;
+      float acc[32];
+      for (int64_t i = 0; i < panels * 16; ++i)
+        acc[i] = dot_a8g32<format>(
+            product, x, product.panels + static_cast<size_t>(p0 + i / 16) * product.panel_bytes,
+            i % 16);
+      product.epilogue({&product, acc, r, 1, p0, panels});
+    }
+  }
+}
+
+template <WeightFormat format>
+constexpr PanelKernel kReference = {prepare, multiply<format>, store_tile_reference};
+
+}  // namespace
+
+#define SLUICE_BLOCK_FORMAT(name, format) \
+  const PanelKernel matmul_int8_##name##_reference = kReference<WeightFormat::format>;
+#include "ops/matmul/block_formats.inc"
+#undef SLUICE_BLOCK_FORMAT
+
+}  // namespace sluice

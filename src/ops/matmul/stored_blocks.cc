@@ -1,0 +1,183 @@
+#include "ops/matmul/stored_blocks.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "base/fp.h"
+#include "weights/block_panels.h"
+
+namespace sluice {
+namespace {
+
+template <class T>
+T load(const std::byte* p) {
+  T v;
+  std::memcpy(&v, p, sizeof(T));
+  return v;
+}
+template <class T>
+void put(std::byte* p, T v) {
+  std::memcpy(p, &v, sizeof(T));
+}
+unsigned byte_at(const std::byte* p, int64_t i) {
+  return static_cast<unsigned>(p[i]);
+}
+
+// The low nibbles of 16 bytes are weights 0..15, the high ones 16..31.
+void read_halves(const std::byte* nibbles, uint8_t* code) {
+  for (int64_t i = 0; i < 16; ++i) {
+    code[i] = static_cast<uint8_t>(byte_at(nibbles, i) & 15);
+    code[16 + i] = static_cast<uint8_t>(byte_at(nibbles, i) >> 4);
+  }
+}
+
+// One stored block of a format with a scale per 32: group g of the column.
+void read_small(WeightFormat format, const std::byte* p, int64_t g, BlockColumn* out) {
+  uint8_t* code = out->code + 32 * g;
+  out->scale[g] = load<uint16_t>(p);
+  p += 2;
+  switch (format) {
+    case WeightFormat::kQ8_0:
+      for (int64_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(byte_at(p, i) ^ 128);
+      break;
+    default:
+      read_halves(p, code);
+      break;
+  }
+}
+
+// f32 to half precision, to nearest, ties to even; finite values only.
+uint16_t to_f16(float f) {
+  const uint32_t bits = f32_to_bits(f), magnitude = bits & 0x7fffffffu;
+  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
+  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;  // rounds to 65520 or more
+  if (magnitude < 0x38800000u) {                        // a subnormal half: in units of 2^-24
+    const float units = std::nearbyint(bits_to_f32(magnitude) * 0x1p24f);
+    return sign | static_cast<uint16_t>(units);
+  }
+  const uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1u);
+  return sign | static_cast<uint16_t>((rounded - 0x38000000u) >> 13);
+}
+
+float quantize_q8_0(const float* w, std::byte* out) {
+  float amax = 0;
+  for (int64_t i = 0; i < 32; ++i) amax = std::fmax(amax, std::fabs(w[i]));
+  const float d = amax / 127, inverse = d != 0 ? 1.0f / d : 0.0f;
+  for (int64_t i = 0; i < 32; ++i)
+    out[2 + i] = static_cast<std::byte>(static_cast<int>(std::round(w[i] * inverse)));
+  return d;
+}
+
+float quantize_q4_0(const float* w, std::byte* out) {
+  float amax = 0, most = 0;
+  for (int64_t i = 0; i < 32; ++i)
+    if (std::fabs(w[i]) > amax) amax = std::fabs(w[i]), most = w[i];
+  const float d = most / -8, inverse = d != 0 ? 1.0f / d : 0.0f;
+  const auto code = [&](float v) {
+    const int c = static_cast<int>(v * inverse + 8.5f);
+    return c < 15 ? c : 15;
+  };
+  for (int64_t i = 0; i < 16; ++i)
+    out[2 + i] = static_cast<std::byte>(code(w[i]) | code(w[16 + i]) << 4);
+  return d;
+}
+
+void write_scales(GroupScales kind, const BlockColumn& column, int64_t c, int64_t groups,
+                  std::byte* block) {
+  switch (kind) {
+    case GroupScales::kF16:
+      for (int64_t g = 0; g < groups; ++g) put(block + 32 * g + 2 * c, column.scale[g]);
+      break;
+    case GroupScales::kF16Min:
+      for (int64_t g = 0; g < groups; ++g) {
+        put(block + 64 * g + 2 * c, column.scale[g]);
+        put(block + 64 * g + kMinAt + 2 * c, column.min[g]);
+      }
+      break;
+    case GroupScales::kSix: {
+      put(block + 2 * c, column.scale[0]);
+      put(block + kMinAt + 2 * c, column.min[0]);
+      uint32_t low = 0, low_min = 0, high = 0;
+      for (int64_t g = 0; g < groups; ++g) {
+        const uint32_t m = column.multiplier[g], q = column.min_multiplier[g];
+        low |= (m & 15) << (4 * g);
+        low_min |= (q & 15) << (4 * g);
+        high |= m >> 4 << (2 * g) | q >> 4 << (16 + 2 * g);
+      }
+      put(block + 64 + 4 * c, low);
+      put(block + 128 + 4 * c, low_min);
+      put(block + 192 + 4 * c, high);
+      break;
+    }
+    case GroupScales::kInt8:
+      put(block + 2 * c, column.scale[0]);
+      for (int64_t h = 0; h < 2 * groups; ++h)
+        put(block + 64 + h / 4 * 64 + 4 * c + h % 4, column.half_multiplier[h]);
+      break;
+    case GroupScales::kE8M0:
+      break;
+  }
+}
+
+}  // namespace
+
+size_t stored_row_bytes(WeightFormat format, int64_t k) {
+  const BlockTraits t = block_traits(format);
+  return static_cast<size_t>(k / t.stored_k * t.stored_bytes);
+}
+
+BlockColumn read_stored_blocks(WeightFormat format, const std::byte* row, int64_t b,
+                               int64_t groups) {
+  const BlockTraits t = block_traits(format);
+  BlockColumn out;
+  for (int64_t g = 0; g < groups; ++g)
+    read_small(format, row + (b * kBlockGroups + g) * t.stored_bytes, g, &out);
+  return out;
+}
+
+void write_block_column(WeightFormat format, const BlockColumn& column, int64_t c, int64_t groups,
+                        std::byte* block) {
+  const BlockTraits t = block_traits(format);
+  write_scales(t.scales, column, c, groups, block);
+  std::byte* codes = block + block_header_bytes(t, groups);
+  for (int64_t k = 0; k < 32 * groups; ++k) {
+    std::byte* group = codes + k / 32 * block_group_bytes(t);
+    const int64_t i = k % 32, lane = 4 * c + i % 4, quad = i / 4;
+    const unsigned code = column.code[k];
+    if (t.bits == 8) {
+      group[quad * 64 + lane] = static_cast<std::byte>(code);
+      continue;
+    }
+    group[quad / 2 * 64 + lane] |= static_cast<std::byte>((code & 15) << (quad % 2 * 4));
+    if (t.bits == 5) group[256 + lane] |= static_cast<std::byte>(code >> 4 << quad);
+    if (t.bits == 6)
+      group[256 + quad / 4 * 64 + lane] |= static_cast<std::byte>(code >> 4 << (quad % 4 * 2));
+  }
+}
+
+bool finite_scales(WeightFormat format, const BlockColumn& column, int64_t groups) {
+  const GroupScales kind = block_traits(format).scales;
+  const int64_t count = kind == GroupScales::kF16 || kind == GroupScales::kF16Min ? groups : 1;
+  for (int64_t i = 0; i < count; ++i)
+    if ((column.scale[i] & 0x7c00u) == 0x7c00u || (column.min[i] & 0x7c00u) == 0x7c00u)
+      return false;
+  return true;
+}
+
+bool has_quantizer(WeightFormat format) {
+  return format == WeightFormat::kQ8_0 || format == WeightFormat::kQ4_0;
+}
+
+Status quantize_blocks(WeightFormat format, const float* w, int64_t groups, std::byte* out) {
+  const int64_t bytes = block_traits(format).stored_bytes;
+  for (int64_t g = 0; g < groups; ++g, w += 32, out += bytes) {
+    const float d = format == WeightFormat::kQ8_0 ? quantize_q8_0(w, out) : quantize_q4_0(w, out);
+    const uint16_t scale = to_f16(d);
+    if ((scale & 0x7fffu) == 0x7c00u)
+      return data_loss("{}: a scale of {} overflows f16", weight_format_name(format), d);
+    put(out, scale);
+  }
+  return ok_status();
+}
+
+}  // namespace sluice
