@@ -115,13 +115,23 @@ std::shared_ptr<PackedExperts> pack_experts(Machine& machine, const py::array& w
   return packed;
 }
 
-Activation activation_named(const std::string& name) {
-  if (name == "silu") return {ActivationKind::kSilu};
-  if (name == "gelu_tanh") return {ActivationKind::kGeluTanh};
-  if (name == "gelu_erf") return {ActivationKind::kGeluErf};
-  if (name == "swiglu_oai" || name == "swigluoai") return {ActivationKind::kSwigluOai};
-  throw py::value_error("activation: expected silu, gelu_tanh, gelu_erf or swiglu_oai, got " +
-                        name);
+// What a caller may say about the layer beside its tensors.
+struct LayerOptions {
+  std::string activation, compute, profile, clamp;
+  float limit = 7.0f, alpha = 1.702f;
+  bool weight_on_input = false;
+};
+
+Activation activation_of(const LayerOptions& o) {
+  const std::string name = o.activation == "swigluoai" ? "swiglu_oai" : o.activation;
+  Activation a{require(parse_activation("fused_experts", name)), o.alpha, o.limit};
+  if (o.clamp == "before")
+    a.clamp = ActivationClamp::kBefore;
+  else if (o.clamp == "after")
+    a.clamp = ActivationClamp::kAfter;
+  else if (o.clamp != "none")
+    throw py::value_error("clamp: expected none, before or after, got " + o.clamp);
+  return a;
 }
 
 Arith arith_for(const PackedExperts& w, const std::string& compute) {
@@ -145,12 +155,11 @@ struct Pointers {
 
 py::array_t<float> fused_experts(Machine& machine, const py::array& x, const PackedExperts& w,
                                  const py::array& weights, const py::array& ids,
-                                 const std::string& activation, const std::string& compute,
-                                 const py::object& expert_map) {
+                                 const LayerOptions& options, const py::object& expert_map) {
   require_rows(ids, "topk_ids", 2);
   const Pointers pointers(w);
   MoeExpertsArgs args;
-  args.arith = arith_for(w, compute);
+  args.arith = arith_for(w, options.compute);
   args.x = matrix(x, "hidden_states");
   args.ids = values<int32_t>(ids, "topk_ids");
   args.weights = values<float>(weights, "topk_weights");
@@ -162,13 +171,19 @@ py::array_t<float> fused_experts(Machine& machine, const py::array& x, const Pac
                   .gate_up_bias = pointers.gate_up_bias,
                   .down_bias = pointers.down_bias,
                   .width = w.width,
-                  .activation = activation_named(activation)};
+                  .activation = activation_of(options)};
+  args.profile = require(parse_rounding_profile(options.profile));
+  if (options.weight_on_input) args.weight_point = WeightPoint::kInput;
   if (args.x.cols != w.d)
     throw py::value_error(fmt::format("hidden_states: D: expected {}, got {}", w.d, args.x.cols));
   py::array_t<float> out({static_cast<py::ssize_t>(args.x.rows), static_cast<py::ssize_t>(w.d)});
   args.out = {out.mutable_data(), args.x.rows, w.d};
-  const size_t bytes = moe_experts_workspace_bytes(
-      {args.x.rows, args.k, static_cast<int64_t>(w.down.size()), w.d, w.width});
+  const size_t bytes = moe_experts_workspace_bytes({.max_tokens = args.x.rows,
+                                                    .k = args.k,
+                                                    .experts = std::ssize(w.down),
+                                                    .d = w.d,
+                                                    .width = w.width,
+                                                    .weight_point = args.weight_point});
   machine.run(bytes, [&](Runtime& r, Workspace scratch) {
     return moe_experts(r.context(), args, scratch);
   });
@@ -176,13 +191,15 @@ py::array_t<float> fused_experts(Machine& machine, const py::array& x, const Pac
 }
 
 // sum over k ascending of y[t, k] (times weights[t, k])
-py::array_t<float> moe_sum(Machine& machine, const py::array& y, const py::object& weights) {
+py::array_t<float> moe_sum(Machine& machine, const py::array& y, const py::object& weights,
+                           const std::string& profile) {
   if (y.ndim() != 3) throw py::value_error("input: expected [T, K, D]");
   const int64_t t = y.shape(0), k = y.shape(1), d = y.shape(2);
   std::vector<float> ones;
   MoeCombineArgs args;
   args.y = {contiguous<float>(y, "input"), t * k, d};
   args.k = k;
+  args.rounding = require(parse_rounding_profile(profile)).combine;
   if (weights.is_none()) {
     ones.assign(static_cast<size_t>(t * k), 1.0f);
     args.weights = ones;
@@ -238,19 +255,30 @@ void add_experts(py::module_& m, Machine& machine) {
       "fused_experts",
       [&](const py::array& x, const PackedExperts& w, const py::array& weights,
           const py::array& ids, const std::string& activation, const std::string& compute,
-          const py::object& map) {
-        return fused_experts(machine, x, w, weights, ids, activation, compute, map);
+          const py::object& map, const std::string& profile, bool weight_on_input,
+          const std::string& clamp, float limit, float alpha) {
+        return fused_experts(machine, x, w, weights, ids,
+                             {activation, compute, profile, clamp, limit, alpha, weight_on_input},
+                             map);
       },
       py::arg("hidden_states"), py::arg("experts"), py::arg("topk_weights"), py::arg("topk_ids"),
       py::kw_only(), py::arg("activation") = "silu", py::arg("compute") = "bf16",
-      py::arg("expert_map") = py::none(),
+      py::arg("expert_map") = py::none(), py::arg("profile") = "f32",
+      py::arg("apply_router_weight_on_input") = false, py::arg("clamp") = "none",
+      py::arg("limit") = 7.0f, py::arg("alpha") = 1.702f,
       "sum over k of weights[t, k] * down(act(gate(x), up(x))) -> [T, D] f32. A token's bits do\n"
-      "not depend on the other tokens, on threads or on the instruction set.");
+      "not depend on the other tokens, on threads or on the instruction set.\n"
+      "activation silu, gelu_tanh, gelu_erf or swiglu_oai (limit, alpha); clamp none, before or\n"
+      "after it at limit; profile f32, hf, aiter, max, tpu, mojo, mojo_quant or sglang: where\n"
+      "bf16 roundings stand. apply_router_weight_on_input: down(act(gate(w * x), up(w * x))).");
   m.def(
       "moe_sum",
-      [&](const py::array& y, const py::object& weights) { return moe_sum(machine, y, weights); },
-      py::arg("input"), py::arg("topk_weights") = py::none(),
-      "[T, K, D] -> [T, D], k ascending, one f32 accumulator.");
+      [&](const py::array& y, const py::object& weights, const std::string& profile) {
+        return moe_sum(machine, y, weights, profile);
+      },
+      py::arg("input"), py::arg("topk_weights") = py::none(), py::kw_only(),
+      py::arg("profile") = "f32",
+      "[T, K, D] -> [T, D], k ascending, one f32 accumulator; profile as in fused_experts.");
   m.def(
       "rms_norm",
       [&](const py::array& x, const py::object& weight, float eps) {

@@ -20,4 +20,5 @@ PYBIND11_MODULE(sluice_ops, m) {
       "The code path in use (SLUICE_ISA forces one).");
   add_routing(m, machine);
   add_experts(m, machine);
+  add_grouped(m, machine);
 }

@@ -35,9 +35,14 @@ Routed route(Machine& machine, const py::array& gating, int64_t k, const RouteRu
 }
 
 py::tuple topk_softmax(Machine& machine, const py::array& gating, int64_t k, bool renormalize,
-                       const py::object& bias) {
+                       const py::object& bias, int64_t shared, const std::string& shared_scoring) {
   RouteRule rule;
   rule.renormalise = renormalize;
+  rule.shared = shared;
+  if (shared_scoring == "sigmoid")
+    rule.shared_weight = SharedWeight::kSigmoid;
+  else if (shared_scoring != "one")
+    throw py::value_error("shared_scoring_func: expected one or sigmoid, got " + shared_scoring);
   const Routed out = route(machine, gating, k, rule, bias);
   // token_expert_indices: the row of (t, k) in a K-major expansion.
   py::array_t<int32_t> rows({out.ids.shape(0), static_cast<py::ssize_t>(k)});
@@ -169,14 +174,18 @@ py::tuple moe_create_indices(Machine& machine, const py::array& ids, int64_t exp
 void add_routing(py::module_& m, Machine& machine) {
   m.def(
       "topk_softmax",
-      [&](const py::array& g, int64_t k, bool renormalize, const py::object& bias) {
-        return topk_softmax(machine, g, k, renormalize, bias);
+      [&](const py::array& g, int64_t k, bool renormalize, const py::object& bias, int64_t shared,
+          const std::string& scoring) {
+        return topk_softmax(machine, g, k, renormalize, bias, shared, scoring);
       },
       py::arg("gating_output"), py::arg("topk"), py::kw_only(), py::arg("renormalize") = true,
-      py::arg("correction_bias") = py::none(),
+      py::arg("correction_bias") = py::none(), py::arg("num_shared_experts") = 0,
+      py::arg("shared_scoring_func") = "one",
       "Softmax over all experts, then the K best by (value descending, id ascending).\n"
       "gating_output [T, E] float32, float16 or bfloat16 (uint16 bits), any row stride.\n"
-      "Returns topk_weights [T, K] f32, topk_ids [T, K] i32, token_expert_indices [T, K] i32.");
+      "Returns topk_weights [T, K] f32, topk_ids [T, K] i32, token_expert_indices [T, K] i32.\n"
+      "num_shared_experts S: ids E .. E+S-1 behind each row, with weight one, or with the sigmoid\n"
+      "of S more columns of logits.");
   m.def(
       "topk_sigmoid",
       [&](const py::array& g, int64_t k, bool renormalize, const py::object& bias) {
