@@ -169,9 +169,7 @@ py::tuple moe_create_indices(Machine& machine, const py::array& ids, int64_t exp
   return py::make_tuple(order, starts, inverse, counts);
 }
 
-}  // namespace
-
-void add_routing(py::module_& m, Machine& machine) {
+void add_choices(py::module_& m, Machine& machine) {
   m.def(
       "topk_softmax",
       [&](const py::array& g, int64_t k, bool renormalize, const py::object& bias, int64_t shared,
@@ -206,6 +204,12 @@ void add_routing(py::module_& m, Machine& machine) {
       py::arg("scoring_func") = "softmax", py::arg("correction_bias") = py::none(),
       py::arg("routed_scaling_factor") = 1.0f, py::arg("epsilon") = 0.0f,
       "The K best among the best groups; a bias selects and never weighs. Returns weights, ids.");
+}
+
+}  // namespace
+
+void add_routing(py::module_& m, Machine& machine) {
+  add_choices(m, machine);
   m.def(
       "moe_align_block_size",
       [&](const py::array& ids, int64_t block, int64_t experts, const py::object& map) {

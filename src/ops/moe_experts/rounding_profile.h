@@ -9,10 +9,10 @@
 //   down + bias       combine.rows
 //   w, w * y, sum     combine.weights, .products, .sums, .result; .order, .fused
 //
-// Each profile names the source of its fields: published code and tests of that revision, read, not
-// run. tests/oracle/test_experts.py has an oracle per profile, of hf transformers itself. No profile
-// rounds between a product and its bias, which eager frameworks do where the two are operators of
-// their own (transformers' gpt-oss).
+// Each profile names the source of its fields: published code and tests of that revision, read,
+// not run. tests/oracle/test_experts.py has an oracle per profile, of hf transformers itself. No
+// profile rounds between a product and its bias, which eager frameworks do where the two are
+// operators of their own (transformers' gpt-oss).
 #pragma once
 
 #include <string_view>
