@@ -21,4 +21,6 @@ PYBIND11_MODULE(sluice_ops, m) {
   add_routing(m, machine);
   add_experts(m, machine);
   add_grouped(m, machine);
+  add_quant(m, machine);
+  add_quant_experts(m, machine);
 }

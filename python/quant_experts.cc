@@ -1,0 +1,255 @@
+// Expert layers whose weights and activations are integers.
+#include <pybind11/stl.h>
+
+#include "module.h"
+#include "ops/moe_combine/moe_combine.h"
+#include "ops/moe_sort/moe_sort.h"
+#include "ops/quant_experts/quant_experts.h"
+#include "quant_arrays.h"
+
+namespace sluice::python {
+namespace {
+
+class QuantizedExperts {
+ public:
+  std::vector<QuantWeights> up, down;
+  int64_t d = 0, width = 0;
+
+  int64_t experts() const { return static_cast<int64_t>(up.size()); }
+  size_t bytes() const {
+    size_t total = 0;
+    for (const auto* side : {&up, &down})
+      for (const QuantWeights& w : *side) total += w.bytes;
+    return total;
+  }
+};
+
+// The matrices [N, K] of all experts.
+std::vector<QuantWeights> pack_side(Machine& machine, const py::array& w, const py::array& scale,
+                                    const std::string& layout_name, int64_t group,
+                                    const char* name) {
+  if (w.ndim() != 3)
+    throw py::value_error(fmt::format("{}: expected [E, N, K], packed in its layout", name));
+  const std::span<const std::byte> codes = bytes_of(w, name);
+  const std::vector<float> scales = widened(scale, name);
+  StoredQuant stored;
+  stored.layout = layout_named(layout_name);
+  stored.n = w.shape(1) * (stored.layout == QuantLayout::kInt4RowPairs ? 2 : 1);
+  stored.k = w.shape(2) * (stored.layout == QuantLayout::kInt4KPairs ? 2 : 1);
+  stored.group = group == -1 ? 0 : group;
+  const auto experts = static_cast<size_t>(w.shape(0));
+  if (experts == 0 || scale.ndim() < 2 || scale.shape(0) != w.shape(0) ||
+      scale.shape(1) != stored.n)
+    throw py::value_error(
+        fmt::format("{}: scale: expected [E, N, groups] = [{}, {}, ...]", name, experts, stored.n));
+  std::vector<QuantWeights> packed(experts);
+  const size_t each = codes.size() / experts, scales_each = scales.size() / experts;
+  machine.run(0, [&](Runtime& r, Workspace) -> Status {
+    for (size_t e = 0; e < experts; ++e) {
+      stored.codes = codes.subspan(e * each, each);
+      stored.scales = std::span(scales).subspan(e * scales_each, scales_each);
+      SLUICE_ASSIGN_OR_RETURN(packed[e], pack_quant_weights(r.device(), stored));
+    }
+    return ok_status();
+  });
+  return packed;
+}
+
+std::vector<const QuantWeights*> pointers(const std::vector<QuantWeights>& all) {
+  std::vector<const QuantWeights*> out;
+  for (const QuantWeights& w : all) out.push_back(&w);
+  return out;
+}
+
+RoundTo round_named(const std::string& name) {
+  if (name == "float32") return RoundTo::kF32;
+  if (name == "bfloat16") return RoundTo::kBF16;
+  if (name == "float16") return RoundTo::kF16;
+  throw py::value_error("dtype: expected float32, bfloat16 or float16, got " + name);
+}
+
+py::array_t<float> quant_group_gemm(Machine& machine, const py::array& x, const py::array& x_scale,
+                                    const py::object& counts, const QuantizedExperts& w,
+                                    const std::string& side, const std::string& dtype) {
+  require_rows(x, "x", 2);
+  if (side != "up" && side != "down") throw py::value_error("side: expected up or down");
+  const std::vector<const QuantWeights*> experts = pointers(side == "up" ? w.up : w.down);
+  const QuantWeights& first = *experts.front();
+  QuantMatmulArgs args;
+  args.x = {contiguous<int8_t>(x, "x"), x.shape(0), x.shape(1), x.shape(1)};
+  if (x_scale.size() != x.shape(0)) throw py::value_error("x_scale: expected [T]");
+  args.x_scale = contiguous<float>(x_scale, "x_scale");
+  args.counts = counts_of(counts);
+  args.experts = experts;
+  args.round = round_named(dtype);
+  py::array_t<float> out({static_cast<py::ssize_t>(x.shape(0)), static_cast<py::ssize_t>(first.n)});
+  args.out = {out.mutable_data(), x.shape(0), first.n, first.n};
+  const size_t bytes = quant_matmul_workspace_bytes(x.shape(0), w.experts(), first.k, first.group);
+  machine.run(bytes, [&](Runtime& r, Workspace scratch) {
+    return quant_matmul(r.context(), args, scratch);
+  });
+  return out;
+}
+
+QuantExpertsShape shape_of(const QuantizedExperts& w, int64_t rows) {
+  return {rows, w.experts(), w.d, w.width, w.up.front().group, w.down.front().group};
+}
+
+py::array_t<float> run_quant_experts(Machine& machine, const py::array& x, const py::object& counts,
+                                     const QuantizedExperts& w, const py::object& smooth_up,
+                                     const py::object& smooth_down, const std::string& dtype) {
+  const Rows rows(x, "x");
+  const auto up = pointers(w.up), down = pointers(w.down);
+  QuantExpertsArgs args;
+  args.x = rows.wide;
+  args.x_bf16 = rows.half;
+  args.counts = counts_of(counts);
+  args.up = up;
+  args.down = down;
+  args.inv_smooth_up = smoothing(smooth_up, "inv_smooth_up", w.experts(), w.d);
+  args.inv_smooth_down = smoothing(smooth_down, "inv_smooth_down", w.experts(), w.width);
+  args.round = round_named(dtype);
+  py::array_t<float> out({static_cast<py::ssize_t>(rows.rows), static_cast<py::ssize_t>(w.d)});
+  args.out = {out.mutable_data(), rows.rows, w.d, w.d};
+  machine.run(
+      quant_experts_workspace_bytes(shape_of(w, rows.rows)),
+      [&](Runtime& r, Workspace scratch) { return quant_experts(r.context(), args, scratch); });
+  return out;
+}
+
+// Sorts, gathers, runs the experts, combines.
+Status routed(const ExecContext& context, const Rows& x, std::span<const int32_t> ids,
+              std::span<const float> weights, int64_t k, QuantExpertsArgs args, Workspace scratch,
+              MatrixF32 out) {
+  const size_t pairs = ids.size(), experts = args.up.size();
+  std::vector<int32_t> starts(experts + 1), source(pairs), inverse(pairs), counts(experts);
+  MoeSortArgs sort;
+  sort.ids = ids;
+  sort.k = k;
+  sort.experts = static_cast<int64_t>(experts);
+  sort.starts = starts;
+  sort.source = source;
+  sort.inverse = inverse;
+  sort.counts = counts;
+  SLUICE_RETURN_IF_ERROR(moe_sort(context, sort));
+  const int64_t live = starts.back(), d = x.cols;
+  std::vector<float> rows(static_cast<size_t>(live * d)), y(rows.size());
+  for (int64_t i = 0; i < live; ++i)
+    for (int64_t c = 0; c < d; ++c) {
+      const int64_t t = source[static_cast<size_t>(i)];
+      rows[static_cast<size_t>(i * d + c)] =
+          x.wide.data != nullptr ? x.wide.row(t)[c] : static_cast<float>(x.half.row(t)[c]);
+    }
+  args.x = {rows.data(), live, d};
+  args.x_bf16 = {};
+  args.counts = counts;
+  args.out = {y.data(), live, d};
+  SLUICE_RETURN_IF_ERROR(quant_experts(context, args, scratch));
+  MoeCombineArgs combine;
+  combine.y = {y.data(), live, d};
+  combine.inverse = inverse;
+  combine.weights = weights;
+  combine.k = k;
+  combine.out = out;
+  return moe_combine(context, combine);
+}
+
+py::array_t<float> fused_quant_experts(Machine& machine, const py::array& x,
+                                       const QuantizedExperts& w, const py::array& weights,
+                                       const py::array& ids, const py::object& smooth_up,
+                                       const py::object& smooth_down, const std::string& dtype) {
+  const Rows rows(x, "hidden_states");
+  require_rows(ids, "topk_ids", 2);
+  const std::span<const int32_t> all_ids = values<int32_t>(ids, "topk_ids");
+  const std::span<const float> all_weights = values<float>(weights, "topk_weights");
+  const int64_t k = ids.shape(1);
+  if (rows.cols != w.d)
+    throw py::value_error(fmt::format("hidden_states: D: expected {}, got {}", w.d, rows.cols));
+  if (ids.shape(0) != rows.rows || all_ids.size() != all_weights.size())
+    throw py::value_error("topk_ids, topk_weights: expected [T, K] each");
+  const auto up = pointers(w.up), down = pointers(w.down);
+  QuantExpertsArgs args;
+  args.up = up;
+  args.down = down;
+  args.inv_smooth_up = smoothing(smooth_up, "inv_smooth_up", w.experts(), w.d);
+  args.inv_smooth_down = smoothing(smooth_down, "inv_smooth_down", w.experts(), w.width);
+  args.round = round_named(dtype);
+  py::array_t<float> out({static_cast<py::ssize_t>(rows.rows), static_cast<py::ssize_t>(w.d)});
+  const MatrixF32 view(out.mutable_data(), rows.rows, w.d);
+  machine.run(quant_experts_workspace_bytes(shape_of(w, rows.rows * k)),
+              [&](Runtime& r, Workspace scratch) {
+                return routed(r.context(), rows, all_ids, all_weights, k, args, scratch, view);
+              });
+  return out;
+}
+
+void add_packing(py::module_& m, Machine& machine) {
+  py::class_<QuantizedExperts, std::shared_ptr<QuantizedExperts>>(
+      m, "QuantizedExperts", "Integer weights of an expert layer, packed for quant_experts.")
+      .def_property_readonly("num_experts", &QuantizedExperts::experts)
+      .def_property_readonly("nbytes", &QuantizedExperts::bytes);
+  m.def(
+      "pack_quant_experts",
+      [&](const py::array& up, const py::array& up_scale, const py::array& down,
+          const py::array& down_scale, const std::string& up_layout, const std::string& down_layout,
+          int64_t up_group, int64_t down_group) {
+        auto w = std::make_shared<QuantizedExperts>();
+        w->up = pack_side(machine, up, up_scale, up_layout, up_group, "up_weight");
+        w->down = pack_side(machine, down, down_scale, down_layout, down_group, "down_weight");
+        w->d = w->up.front().k;
+        w->width = w->down.front().k;
+        if (w->up.size() != w->down.size() || w->up.front().n != 2 * w->width ||
+            w->down.front().n != w->d)
+          throw py::value_error("up_weight, down_weight: expected [E, 2I, D] and [E, D, I]");
+        return w;
+      },
+      py::arg("up_weight"), py::arg("up_scale"), py::arg("down_weight"), py::arg("down_scale"),
+      py::kw_only(), py::arg("up_layout") = "int8", py::arg("down_layout") = "int8",
+      py::arg("up_group_size") = -1, py::arg("down_group_size") = -1,
+      "up [E, 2I, D] (gate first), down [E, D, I], each int8, int4_rows (pairs of output rows, "
+      "low\n"
+      "nibble even, signed) or int4_k (pairs of k, zero point 8); scales [E, N] or [E, N, "
+      "groups],\n"
+      "of float32, float16 or bfloat16; group sizes of 32 or more, the last may be short.");
+}
+
+}  // namespace
+
+void add_quant_experts(py::module_& m, Machine& machine) {
+  add_packing(m, machine);
+  m.def(
+      "quant_experts",
+      [&](const py::array& x, const py::object& counts, const QuantizedExperts& w,
+          const py::object& smooth_up, const py::object& smooth_down, const std::string& dtype) {
+        return run_quant_experts(machine, x, counts, w, smooth_up, smooth_down, dtype);
+      },
+      py::arg("x"), py::arg("tokens_per_expert"), py::arg("experts"),
+      py::arg("inv_smooth_up") = py::none(), py::arg("inv_smooth_down") = py::none(), py::kw_only(),
+      py::arg("dtype") = "bfloat16",
+      "Rows sorted by expert through up, silu and down, activations quantised before each "
+      "product;\n"
+      "results of the products are rounded to dtype. Returns [T, D] f32 holding values of dtype.");
+  m.def(
+      "quant_group_gemm",
+      [&](const py::array& x, const py::array& x_scale, const py::object& counts,
+          const QuantizedExperts& w, const std::string& side, const std::string& dtype) {
+        return quant_group_gemm(machine, x, x_scale, counts, w, side, dtype);
+      },
+      py::arg("x"), py::arg("x_scale"), py::arg("tokens_per_expert"), py::arg("experts"),
+      py::kw_only(), py::arg("side") = "up", py::arg("dtype") = "float32",
+      "One product of quant_experts: sum over groups ascending of (f32(int32 sum) * w_scale) *\n"
+      "x_scale, rounded to dtype. x [T, K] int8, x_scale [T] f32.");
+  m.def(
+      "fused_experts",
+      [&](const py::array& x, const QuantizedExperts& w, const py::array& weights,
+          const py::array& ids, const py::object& smooth_up, const py::object& smooth_down,
+          const std::string& dtype) {
+        return fused_quant_experts(machine, x, w, weights, ids, smooth_up, smooth_down, dtype);
+      },
+      py::arg("hidden_states"), py::arg("experts"), py::arg("topk_weights"), py::arg("topk_ids"),
+      py::kw_only(), py::arg("inv_smooth_up") = py::none(), py::arg("inv_smooth_down") = py::none(),
+      py::arg("dtype") = "bfloat16",
+      "quant_experts between sorting by expert and moe_sum, ids outside [0, E) dropped -> [T, D].");
+}
+
+}  // namespace sluice::python
