@@ -19,6 +19,7 @@ struct alignas(64) Mxfp4Tables {
   uint16_t value[32];      // by the low five bits of a 16-bit lane; the fifth is another code's
   uint8_t byte_of[4][64];  // of 64 bytes, row j's 16 columns into both halves of 32-bit lanes
   uint16_t shift[32];      // the odd lanes hold the high nibble
+  uint8_t window[64];  // the same shift by another unit: the bit of its qword that a byte starts at
 };
 constexpr Mxfp4Tables make_tables() {
   constexpr uint16_t kBf16[8] = {0, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0};
@@ -28,6 +29,8 @@ constexpr Mxfp4Tables make_tables() {
     t.value[i] =
         static_cast<uint16_t>(magnitude == 0 ? 0 : kBf16[magnitude] + kRaise + (sign << 15));
     t.shift[i] = i % 2 == 0 ? 0 : 4;
+    t.window[2 * i] = static_cast<uint8_t>(i % 4 * 16 + t.shift[i]);
+    t.window[2 * i + 1] = static_cast<uint8_t>((i % 4 * 16 + t.shift[i] + 8) % 64);
     for (int j = 0; j < 4; ++j) {
       t.byte_of[j][2 * i] = static_cast<uint8_t>(16 * j + i / 2);
       t.byte_of[j][2 * i + 1] = static_cast<uint8_t>(16 * j + i / 2);
@@ -57,19 +60,24 @@ struct Machine {
     const __m512i lower = V::subi(V::seti(kRaise + (127 << 7)), V::shl<7>(scale));
     const __m512i both = V::ori(lower, V::shl<16>(lower));
     __m512i table = V::load_i32(kTables.value), shift = V::load_i32(kTables.shift);
+    __m512i window = V::load_i32(kTables.window);
     __m512i byte_of[4];
     for (int j = 0; j < 4; ++j) byte_of[j] = V::load_i32(kTables.byte_of[j]);
     // In registers, or GCC would read each again from memory at each use.
     __asm__(""
-            : "+v"(table), "+v"(shift), "+v"(byte_of[0]), "+v"(byte_of[1]), "+v"(byte_of[2]),
-              "+v"(byte_of[3]));
+            : "+v"(table), "+v"(shift), "+v"(window), "+v"(byte_of[0]), "+v"(byte_of[1]),
+              "+v"(byte_of[2]), "+v"(byte_of[3]));
 #pragma GCC unroll 4
     for (int quarter = 0; quarter < 4; ++quarter) {
       const __m512i codes = V::load_i32(step + 16 + 64 * quarter);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
         const __m512i bytes = _mm512_permutexvar_epi8(byte_of[j], codes);
-        const __m512i raised = _mm512_permutexvar_epi16(_mm512_srlv_epi16(bytes, shift), table);
+        // The word table takes both vector ports, a shift and a saturating subtraction the first, a
+        // byte permutation the second: every other shift is made one of these.
+        const __m512i codes_of_k = j % 2 == 0 ? _mm512_srlv_epi16(bytes, shift)
+                                              : _mm512_multishift_epi64_epi8(window, bytes);
+        const __m512i raised = _mm512_permutexvar_epi16(codes_of_k, table);
         V::store_i32(tile + (4 * quarter + j) * 128, _mm512_subs_epu16(raised, both));
       }
     }

@@ -7,11 +7,13 @@
 // from memory in the order in which they lie there. bf16 panels are B tiles already. MXFP4 panels
 // are expanded, exactly, a piece of kPieceSteps steps ahead of its use: the vector units expand
 // while the tile unit multiplies. When an expert has more rows than a block, all blocks of a group
-// use a piece while it is in the first-level cache, and their sums wait in memory.
+// use a piece while it is in the first-level cache, and their sums wait in memory. One row tile has
+// a loop of its own (mxfp4_stream.h).
 //
 // Include only from *_amx.cc and *_emulated.cc.
 #pragma once
 
+#include "ops/matmul/mxfp4_stream.h"
 #include "ops/matmul/panels.h"
 #include "simd/amx.h"
 #include "simd/math.h"
@@ -185,6 +187,14 @@ class TileProduct {
     for (int t = 0; t < 6; ++t) config.set(t, rows_.rows, 64);
     config.set(6, 16, 64);
     config.set(7, 16, 64);
+    if constexpr (format == WeightFormat::kMXFP4) {
+      if (rows_.count == 1) {
+        Mxfp4Stream<Machine>::configure(&config);
+        Tiles tiles(config);
+        Mxfp4Stream<Machine> stream(product_, rows_.rows);
+        return stream.run(tiles);
+      }
+    }
     Tiles tiles(config);
     const int64_t blocks = (rows_.count + 1) / 2;
     for (int64_t block = 0; block < blocks; block += kGroupBlocks) {
