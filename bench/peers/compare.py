@@ -363,7 +363,7 @@ def row_of(subject, m, found_errors, setting, rounds, gops):
            "calls_per_turn": [rounds.calls[subject.ours], rounds.calls[subject.same]],
            "type": about["type"], "buffer": about["buffer"], "version": about["version"],
            "flags": about["flags"], "isa": about["isa"], "threads": about["threads"],
-           "copies": [mine["copies"], about["copies"]],
+           "copies": [mine["copies"], about["copies"]], "expert_bytes": mine["expert_bytes"],
            "cpu": mine["cpu"], "ours_isa": mine["isa"], "ours_mode": mine["flags"],
            "ours_version": mine["version"],
            "table_us": expected}
