@@ -41,6 +41,16 @@ static constexpr BlockTraits block_traits(WeightFormat format) {
       return {8, 128, nullptr, GroupScales::kF16, 32, 34};
     case WeightFormat::kQ4_0:
       return {4, 8, nullptr, GroupScales::kF16, 32, 18};
+    case WeightFormat::kQ5_0:
+      return {5, 16, nullptr, GroupScales::kF16, 32, 22};
+    case WeightFormat::kQ5_1:
+      return {5, 0, nullptr, GroupScales::kF16Min, 32, 24};
+    case WeightFormat::kQ4_K:
+      return {4, 0, nullptr, GroupScales::kSix, 256, 144};
+    case WeightFormat::kQ5_K:
+      return {5, 0, nullptr, GroupScales::kSix, 256, 176};
+    case WeightFormat::kQ6_K:
+      return {6, 32, nullptr, GroupScales::kInt8, 256, 210};
     case WeightFormat::kMXFP4:
       return {4, 12, kMxfp4Levels, GroupScales::kE8M0, 0, 0};
     default:

@@ -23,6 +23,16 @@ std::string_view weight_format_name(WeightFormat format) {
       return "q8_0";
     case WeightFormat::kQ4_0:
       return "q4_0";
+    case WeightFormat::kQ5_0:
+      return "q5_0";
+    case WeightFormat::kQ5_1:
+      return "q5_1";
+    case WeightFormat::kQ4_K:
+      return "q4_k";
+    case WeightFormat::kQ5_K:
+      return "q5_k";
+    case WeightFormat::kQ6_K:
+      return "q6_k";
   }
   return "unknown";
 }

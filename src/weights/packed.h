@@ -25,13 +25,23 @@
 //   int8   blocks of `block` k, K padded to 32. A block is one line of 16 f32 scales, one per
 //          column, then a line for each 4 k: byte i of 32-bit lane c is 128 + code(k = 4 j + i),
 //          codes in -127..127. 64 k are one tile as they lie. 512 k take 8.0625 bits per weight
-//   q8_0, q4_0: GGUF's formats, bit for bit in whole cache lines. Blocks of 8 groups of 32 k (the
+//   q8_0, q4_0, q5_0, q5_1, q4_k, q5_k, q6_k: GGUF's formats, bit for bit in whole cache lines. Blocks of 8 groups of 32 k (the
 //          last may have fewer), K zero-padded to 32; of a block first the scales, then the codes
 //          of each group (weights/block_panels.h has a row of traits for each):
-//            q8_0, q4_0              per group 16 f16 scales, two groups to a line
-//            q8_0                    8 lines as int8's: 128 + code
-//            the others              4 lines as int4's: the low four bits of a code
-//          256 k of q8_0 take 68 lines, 8.5 bits per weight, of q4_0 36: 4.5 bits, as in GGUF
+//            q8_0, q4_0, q5_0  per group 16 f16 scales d, two groups to a line
+//            q5_1              per group a line of 16 d and 16 f16 minima m (w = d * code + m)
+//            q4_k, q5_k        a line of 16 d and 16 dmin; then three of 32-bit lanes, one per
+//                              column: of each group's 6-bit multiplier the low four bits at 4 g,
+//                              of its minimum's likewise, and the high two at 2 g and 16 + 2 g
+//            q6_k              a line of 16 d, the rest 0; then four of 32-bit lanes with four
+//                              8-bit signed multipliers each, one per 16 k
+//            codes of q8_0     8 lines as int8's: 128 + code
+//            all others        4 lines as int4's, the low four bits of a code; then q5_*: a line
+//                              of fifth bits, bit t of byte i of a lane for k = 4 t + i; q6_k: two
+//                              of upper pairs, bits 2 t and 2 t + 1 of byte i for k = 4 t + i and
+//                              for k = 16 + 4 t + i
+//          256 k of q8_0 take 68 lines, 8.5 bits per weight, of q4_0 36: 4.5 bits, as in GGUF; but
+//          of q6_k 53 lines, 6.625 bits where GGUF has 6.5625
 // Layout kGluPanel16: the same, for gate_up matrices with N = 2 I: panel 2 j holds 16 gate columns
 //   16 j .., panel 2 j + 1 the 16 up columns of the same units, so that the activation finds both
 //   in registers. Each half is padded to 16 on its own: there are 2 * ceil(I / 16) panels.
@@ -49,8 +59,22 @@
 namespace sluice {
 
 // GGUF's formats stand last.
-enum class WeightFormat : uint8_t { kF32, kBF16, kMXFP4, kF16, kInt4, kInt8, kQ8_0, kQ4_0 };
-inline constexpr int kWeightFormats = 8;
+enum class WeightFormat : uint8_t {
+  kF32,
+  kBF16,
+  kMXFP4,
+  kF16,
+  kInt4,
+  kInt8,
+  kQ8_0,
+  kQ4_0,
+  kQ5_0,
+  kQ5_1,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K
+};
+inline constexpr int kWeightFormats = 13;
 std::string_view weight_format_name(WeightFormat format);
 std::optional<WeightFormat> weight_format_from_name(std::string_view name);
 // The formats of arith `int`, whose scales come with the codes that we choose.

@@ -85,7 +85,7 @@ void declare(const Kernel<const PanelKernel>& row, int64_t t) {
                                  work.operations = 2.0 * static_cast<double>(t * kK) *
                                                    static_cast<double>(kD * 2 * kI);
                                  work.notes = "1 pass over the weights of experts with rows";
-                                 // Ratio to the reference: ops/matmul/bench.cc measures the same rows against it.
+                                 // ops/matmul/bench.cc has their ratios to the reference.
                                  bench::run(state, work, 0, [&] { in.run(row.isa, arith); });
                                })
       ->UseManualTime()

@@ -129,5 +129,6 @@ using W = simd::Group256<simd::Avx2>;
   const PanelKernel matmul_int8_##name##_avx2 = simd::kGroupKernel<W, WeightFormat::format>;
 #include "ops/matmul/block_formats.inc"
 #undef SLUICE_BLOCK_FORMAT
+const PanelKernel matmul_int8_mxfp4_avx2 = simd::kGroupKernel<W, WeightFormat::kMXFP4>;
 
 }  // namespace sluice

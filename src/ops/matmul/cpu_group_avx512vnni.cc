@@ -104,5 +104,6 @@ using W = simd::Group512<simd::Avx512Vnni>;
   const PanelKernel matmul_int8_##name##_avx512vnni = simd::kGroupKernel<W, WeightFormat::format>;
 #include "ops/matmul/block_formats.inc"
 #undef SLUICE_BLOCK_FORMAT
+const PanelKernel matmul_int8_mxfp4_avx512vnni = simd::kGroupKernel<W, WeightFormat::kMXFP4>;
 
 }  // namespace sluice

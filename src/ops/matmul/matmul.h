@@ -9,8 +9,8 @@
 //        |        |                      | to int8
 // rows   | [T]    | i32                  | optional gather of x's rows (rows that want logits)
 // w      | [N, K] | f32, bf16, mxfp4,    | kPanel16
-//        |        | int4, int8, q8_0,    |
-//        |        | q4_0                 |
+//        |        | int4, int8, GGUF's   |
+//        |        | (weights/packed.h)   |
 // bias   | [N]    | f32                  | optional, added last
 // out    | [T, N] | f32                  | row stride; must not alias x
 // Arith: f32_fma takes f32, bf16, mxfp4; bf16_tile takes bf16, mxfp4 (dequantised exactly to bf16);

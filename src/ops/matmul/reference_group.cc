@@ -58,5 +58,6 @@ constexpr PanelKernel kReference = {prepare, multiply<format>, store_tile_refere
   const PanelKernel matmul_int8_##name##_reference = kReference<WeightFormat::format>;
 #include "ops/matmul/block_formats.inc"
 #undef SLUICE_BLOCK_FORMAT
+const PanelKernel matmul_int8_mxfp4_reference = kReference<WeightFormat::kMXFP4>;
 
 }  // namespace sluice

@@ -31,6 +31,11 @@ void read_halves(const std::byte* nibbles, uint8_t* code) {
   }
 }
 
+// Bit i of 32: the fifth bit of code i.
+void add_fifth_bits(uint32_t bits, uint8_t* code) {
+  for (int64_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(code[i] | (bits >> i & 1u) << 4);
+}
+
 // One stored block of a format with a scale per 32: group g of the column.
 void read_small(WeightFormat format, const std::byte* p, int64_t g, BlockColumn* out) {
   uint8_t* code = out->code + 32 * g;
@@ -40,9 +45,52 @@ void read_small(WeightFormat format, const std::byte* p, int64_t g, BlockColumn*
     case WeightFormat::kQ8_0:
       for (int64_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(byte_at(p, i) ^ 128);
       break;
+    case WeightFormat::kQ5_1:
+      out->min[g] = load<uint16_t>(p);
+      p += 2;
+      [[fallthrough]];
+    case WeightFormat::kQ5_0:
+      read_halves(p + 4, code);
+      add_fifth_bits(load<uint32_t>(p), code);
+      break;
     default:
       read_halves(p, code);
       break;
+  }
+}
+
+// A stored block of q4_k or q5_k: d, dmin, 12 bytes of multipliers, q5_k's fifth bits, nibbles.
+void read_six(WeightFormat format, const std::byte* p, BlockColumn* out) {
+  out->scale[0] = load<uint16_t>(p);
+  out->min[0] = load<uint16_t>(p + 2);
+  const std::byte* s = p + 4;
+  for (int64_t j = 0; j < 8; ++j) {
+    const bool low = j < 4;
+    out->multiplier[j] = static_cast<uint8_t>(
+        low ? byte_at(s, j) & 63 : (byte_at(s, j + 4) & 15) | byte_at(s, j - 4) >> 6 << 4);
+    out->min_multiplier[j] = static_cast<uint8_t>(
+        low ? byte_at(s, j + 4) & 63 : byte_at(s, j + 4) >> 4 | byte_at(s, j) >> 6 << 4);
+  }
+  const bool five = format == WeightFormat::kQ5_K;
+  const std::byte *fifth = p + 16, *nibbles = five ? p + 48 : p + 16;
+  for (int64_t g = 0; g < 8; ++g)
+    for (int64_t i = 0; i < 32; ++i) {
+      unsigned code = byte_at(nibbles, g / 2 * 32 + i) >> (g % 2 * 4) & 15;
+      if (five) code |= (byte_at(fifth, i) >> g & 1) << 4;
+      out->code[32 * g + i] = static_cast<uint8_t>(code);
+    }
+}
+
+// A stored block of q6_k: low nibbles, upper pairs, 16 multipliers, d. Halves of 128 codes, in each
+// 64 bytes of nibbles and 32 of pairs for four runs of 32.
+void read_q6_k(const std::byte* p, BlockColumn* out) {
+  out->scale[0] = load<uint16_t>(p + 208);
+  std::memcpy(out->half_multiplier, p + 192, 16);
+  for (int64_t k = 0; k < 256; ++k) {
+    const int64_t half = k / 128, run = k % 128 / 32, i = k % 32;
+    const unsigned low = byte_at(p, half * 64 + run % 2 * 32 + i) >> (run / 2 * 4) & 15;
+    const unsigned high = byte_at(p, 128 + half * 32 + i) >> (run * 2) & 3;
+    out->code[k] = static_cast<uint8_t>(low | high << 4);
   }
 }
 
@@ -130,7 +178,11 @@ BlockColumn read_stored_blocks(WeightFormat format, const std::byte* row, int64_
                                int64_t groups) {
   const BlockTraits t = block_traits(format);
   BlockColumn out;
-  for (int64_t g = 0; g < groups; ++g)
+  if (t.scales == GroupScales::kInt8)
+    read_q6_k(row + b * t.stored_bytes, &out);
+  else if (t.scales == GroupScales::kSix)
+    read_six(format, row + b * t.stored_bytes, &out);
+  for (int64_t g = 0; t.stored_k == 32 && g < groups; ++g)
     read_small(format, row + (b * kBlockGroups + g) * t.stored_bytes, g, &out);
   return out;
 }
