@@ -1,10 +1,10 @@
-// Random expert layers, from logits to output, on every kernel row of this machine against the scalar
-// reference, bit for bit: shape, format, stored order of gate and up, routing rule, masks, rounding
-// profile, activation, what follows, threads, and a batch cut in two.
+// Random expert layers, from logits to output, on every kernel row of this machine against the
+// scalar reference, bit for bit: shape, format, stored order of gate and up, routing rule, masks,
+// rounding profile, activation, what follows, threads, and a batch cut in two.
 //
 // CI tries a few hundred. SLUICE_PROPERTY_RUNS says how many; configuration i is drawn from seed
-// kSeed + i alone, and SLUICE_PROPERTY_FIRST names the first i, so that a failure is tried again by its
-// number.
+// kSeed + i alone, and SLUICE_PROPERTY_FIRST names the first i, so that a failure is tried again by
+// its number.
 #include <gtest/gtest.h>
 
 #include <array>
