@@ -3,6 +3,7 @@
 
 #include "module.h"
 #include "ops/matmul/pack.h"
+#include "ops/matmul/panels.h"
 #include "ops/moe_experts/moe_experts.h"
 #include "ops/rms_norm/rms_norm.h"
 
@@ -135,7 +136,7 @@ Activation activation_of(const LayerOptions& o) {
 }
 
 Arith arith_for(const PackedExperts& w, const std::string& compute) {
-  if (w.format == WeightFormat::kInt4 || w.format == WeightFormat::kInt8) return Arith::kInt;
+  if (is_int_format(w.format)) return panel_arith(w.format, Compute::kBf16);
   if (compute == "f32") return Arith::kF32Fma;
   if (compute == "bf16") return Arith::kBf16Tile;
   throw py::value_error("compute: expected f32 or bf16, got " + compute);

@@ -82,7 +82,7 @@ constexpr Format kFormats[] = {
     {"mxfp4", Arith::kBf16Tile, "bf16_tile", "bf16", pack_mxfp4_rows, pack_mxfp4_glu},
     {"int4", Arith::kInt, "int", "int8", pack_as<WeightFormat::kInt4>,
      pack_glu_as<WeightFormat::kInt4>},
-    {"int8", Arith::kInt, "int", "int8", pack_as<WeightFormat::kInt8>,
+    {"int8", Arith::kInt16, "int16", "int8", pack_as<WeightFormat::kInt8>,
      pack_glu_as<WeightFormat::kInt8>},
     {"q4_0", Arith::kA8G32, "a8g32", "int8", pack_as<WeightFormat::kQ4_0>,
      pack_glu_as<WeightFormat::kQ4_0>},

@@ -100,7 +100,7 @@ constexpr SyntheticFormat kFormats[] = {
     {"bf16", Arith::kBf16Tile, WeightFormat::kBF16, pack_float_glu<WeightFormat::kBF16>,
      pack_float<WeightFormat::kBF16>},
     {"mxfp4", Arith::kBf16Tile, WeightFormat::kMXFP4, pack_mxfp4_glu, pack_mxfp4_plain},
-    {"int8", Arith::kInt, WeightFormat::kInt8, pack_float_glu<WeightFormat::kInt8>,
+    {"int8", Arith::kInt16, WeightFormat::kInt8, pack_float_glu<WeightFormat::kInt8>,
      pack_float<WeightFormat::kInt8>},
     {"int4", Arith::kInt, WeightFormat::kInt4, pack_float_glu<WeightFormat::kInt4>,
      pack_float<WeightFormat::kInt4>},

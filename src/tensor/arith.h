@@ -17,6 +17,11 @@
 //              S = sum of code(k) * v(n, k) over the block, exactly, |S| < 2^24;
 //              acc = fma(f32(S) * scale(b), w(n, b), acc). The integer sum may be taken in any
 //              order; the two f32 roundings per block may not.
+//   int16      the same with x in 16 bits, for int8 weights: beside them 8-bit codes of x make most
+//              of the error. scale = max(amax, 1e-12) / 32639, codes -32639..32639, the widest
+//              range in which both bytes of code = 256 * high + low are signed, so that one product
+//              of bytes serves twice. |S| <= 512 * 32639 * 127 < 2^31: exact in 32 bits; f32(S)
+//              rounds to nearest even.
 //   a8g32      x in int8 by the rule of `int`, one scale per row and group of 32 k (the last group
 //              may be shorter). Weights are integers with scales that are given: a code v(n, k),
 //              where the format has them an integer multiplier m(n, g) per group (or one for each
@@ -36,8 +41,8 @@
 
 namespace sluice {
 
-enum class Arith { kF32Fma, kBf16Tile, kInt, kA8G32 };
-inline constexpr int kAriths = 4;
+enum class Arith { kF32Fma, kBf16Tile, kInt, kInt16, kA8G32 };
+inline constexpr int kAriths = 5;
 
 constexpr std::string_view arith_name(Arith a) {
   switch (a) {
@@ -47,6 +52,8 @@ constexpr std::string_view arith_name(Arith a) {
       return "bf16_tile";
     case Arith::kInt:
       return "int";
+    case Arith::kInt16:
+      return "int16";
     case Arith::kA8G32:
       return "a8g32";
   }
@@ -57,9 +64,9 @@ constexpr std::optional<Arith> arith_from_name(std::string_view name) {
     if (arith_name(static_cast<Arith>(i)) == name) return static_cast<Arith>(i);
   return std::nullopt;
 }
-// Rows of x become int8 codes with scales over several k.
+// Rows of x become integer codes with scales over several k.
 constexpr bool quantizes_x(Arith a) {
-  return a == Arith::kInt || a == Arith::kA8G32;
+  return a == Arith::kInt || a == Arith::kInt16 || a == Arith::kA8G32;
 }
 
 // What the user chooses (--compute): f32 = everything f32; bf16 = GEMM inputs rounded once to bf16,
@@ -69,7 +76,7 @@ enum class Compute { kF32, kBf16 };
 constexpr std::string_view compute_name(Compute c) {
   return c == Compute::kF32 ? "f32" : "bf16";
 }
-// Of formats that leave a choice; int4 and int8 weights are always multiplied by `int`.
+// Of formats that leave a choice: int4 weights are always multiplied by `int`, int8 by `int16`.
 constexpr Arith arith_of(Compute c) {
   return c == Compute::kF32 ? Arith::kF32Fma : Arith::kBf16Tile;
 }

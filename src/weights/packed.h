@@ -78,7 +78,7 @@ enum class WeightFormat : uint8_t {
 inline constexpr int kWeightFormats = 13;
 std::string_view weight_format_name(WeightFormat format);
 std::optional<WeightFormat> weight_format_from_name(std::string_view name);
-// The formats of arith `int`, whose scales come with the codes that we choose.
+// The formats of ariths `int` and `int16`, whose scales come with the codes that we choose.
 constexpr bool is_int_format(WeightFormat format) {
   return format == WeightFormat::kInt4 || format == WeightFormat::kInt8;
 }

@@ -26,7 +26,8 @@ void prepare_grouped(const ExecContext& context, const GroupedPlan& plan);
 void multiply_grouped(const ExecContext& context, const GroupedPlan& plan);
 
 // CUDA: all of it in one go, for at most `slots` slots; without args.source slot s takes row s.
-// Arith int quantises its rows into `prepared`, of prepared_floats(slots, K); else it may be null.
+// Ariths of integers quantise their rows into `prepared`, of prepared_floats(slots, K); else it may
+// be null.
 Status launch_grouped(const ExecContext& context, const GroupedMatmulArgs& args, int64_t slots,
                       float* prepared);
 

@@ -115,7 +115,7 @@ PanelProduct expert_product(const GroupedPlan& plan, int64_t e) {
   product.x_stride = a.x.stride;
   product.row_count = slots_of(a, e);
   product.k = w.k;
-  product.prepared = plan.prepared + prepared_floats(start, w.k);
+  product.prepared = plan.prepared + prepared_floats(start, w.k, a.arith);
   product.panels = w.data;
   product.block = w.block;
   product.panel_bytes = panel_bytes(w.format, w.k, w.block);
@@ -167,7 +167,8 @@ std::span<const Kernel<PanelEpilogue>> glu_epilogues() {
 }
 
 size_t grouped_matmul_workspace_bytes(int64_t max_slots, int64_t max_k) {
-  return WorkspaceCarver::padded(static_cast<size_t>(prepared_floats(max_slots, max_k)) * 4) +
+  return WorkspaceCarver::padded(
+             static_cast<size_t>(prepared_floats(max_slots, max_k, Arith::kInt16)) * 4) +
          WorkspaceCarver::padded(static_cast<size_t>(max_slots) * 4);
 }
 
@@ -197,7 +198,7 @@ Result<GroupedPlan> plan_grouped(const ExecContext& context, const GroupedMatmul
 // All rows of x in order, rounded once for all their slots; false where that does not pay or fit.
 static bool round_once(const ExecContext& context, const GroupedPlan& plan, PanelProduct* all) {
   const ConstMatrixF32& x = plan.args.x;
-  const int64_t floats = prepared_floats(x.rows, x.cols);
+  const int64_t floats = prepared_floats(x.rows, x.cols, plan.args.arith);
   if (plan.kernel->gather == nullptr || 2 * x.rows > plan.args.starts.back()) return false;
   if (plan.rounded.bytes < static_cast<size_t>(floats) * sizeof(float)) return false;
   *all = expert_product(plan, plan.active[0]);
@@ -295,8 +296,9 @@ static Status launch_alone(const ExecContext& context, const GroupedMatmulArgs& 
                            Workspace workspace) {
   const auto slots = static_cast<int64_t>(args.source.size());
   float* prepared = nullptr;
-  if (args.arith == Arith::kInt && slots > 0) {
-    prepared = WorkspaceCarver(workspace).take<float>(prepared_floats(slots, args.x.cols));
+  if (quantizes_x(args.arith) && slots > 0) {
+    prepared =
+        WorkspaceCarver(workspace).take<float>(prepared_floats(slots, args.x.cols, args.arith));
     if (prepared == nullptr) return no_workspace(slots, args.x.cols, workspace);
   }
   return launch_grouped(context, args, slots, prepared);
@@ -307,7 +309,8 @@ Status grouped_matmul(const ExecContext& context, const GroupedMatmulArgs& args,
   if (is_cuda(context.isa)) return launch_alone(context, args, workspace);
   const int64_t slots = args.starts.empty() ? 0 : args.starts.back();
   WorkspaceCarver carver(workspace);
-  float* prepared = slots < 0 ? nullptr : carver.take<float>(prepared_floats(slots, args.x.cols));
+  float* prepared =
+      slots < 0 ? nullptr : carver.take<float>(prepared_floats(slots, args.x.cols, args.arith));
   int32_t* active = slots < 0 ? nullptr : carver.take<int32_t>(slots);
   if (slots > 0 && (prepared == nullptr || active == nullptr))
     return no_workspace(slots, args.x.cols, workspace);

@@ -1,6 +1,6 @@
-// The panel kernels of arith `int` over a vocabulary W of 16 columns: 16 lanes of int32 with dot
-// products of four bytes, beside its float vocabulary W::V. Weights are multiplied as they lie; a
-// tile of R rows reads each line of a panel once. Include only from one ISA's files.
+// The panel kernels of ariths `int` and `int16` over a vocabulary W of 16 columns: 16 lanes of
+// int32 with dot products of four bytes, beside its float vocabulary W::V. Weights are multiplied
+// as they lie; a tile of R rows reads each line of a panel once. Include only from one ISA's files.
 #pragma once
 
 #include "ops/matmul/cpu.h"
@@ -57,7 +57,7 @@ void tile_int4(const IntTile& t) {
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t at = first + g;
       if (g % 8 == 0) multipliers = W::load(block + kInt4MultiplierAt + g / 8 * 64);
-      const int8_t* x = t.row.codes + at / 2 * height * 64 + at % 2 * 32;
+      const int8_t* x = t.row.codes + at / 2 * t.row.step + at % 2 * 32;
       const int32_t* correction = t.row.corrections + at * 2 * height;
       const auto zeros = W::zero_points(block + kInt4ZeroAt + g * 2);
       typename W::Dots dots[R];
@@ -98,20 +98,24 @@ void tile_int8(const IntTile& t) {
     const int64_t groups = all - first < whole ? all - first : whole;
     const auto scale = V::load(reinterpret_cast<const float*>(line));
     line += kInt8CodesAt;
+    typename W::Sums sums[R];
     typename W::I total[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) total[r] = W::first_total(t.row.corrections + b * height + r);
+    for (int r = 0; r < R; ++r) sums[r] = W::first_sums(t.row.corrections + b * height + r);
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t at = first + g;
-      const int8_t* x = t.row.codes + at / 2 * height * 64 + at % 2 * 32;
+      const int8_t* x = t.row.codes + at / 2 * t.row.step + at % 2 * 32;
 #pragma GCC unroll 8
       for (int j = 0; j < 8; ++j, line += 64) {
         V::prefetch(line + kIntPrefetch);
         const auto codes = W::int8_codes(W::load(line));
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) total[r] = W::dot8(total[r], codes, x + r * 64 + j * 4);
+        for (int r = 0; r < R; ++r)
+          sums[r] = W::dot8(sums[r], codes, x + r * 64 + j * 4, x + (height + r) * 64 + j * 4);
       }
     }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) total[r] = W::total_of(sums[r]);
     add_block<W, R>(t, b, total, scale, acc);
   }
   store_rows<W, R>(t, acc);
@@ -184,7 +188,7 @@ void multiply_int(const PanelProduct& product) {
 }
 
 // The scale of one block of a row: 1 / scale never takes part, the rule divides.
-template <class V>
+template <class V, WeightFormat format>
 float int_scale(const float* x, int64_t count) {
   const auto magnitude = V::seti(0x7fffffff);
   auto amax = V::set1(1e-12f), poison = V::zero();
@@ -194,12 +198,13 @@ float int_scale(const float* x, int64_t count) {
     poison = V::fma(v, V::zero(), poison);  // NaN where v is not finite
   }
   if (V::bits(V::is_nan(poison)) != 0) return __builtin_nanf("");
+  if constexpr (int_halves(format) == 2) return V::reduce_max(amax) / 32639.0f;
   const float scale = V::reduce_max(amax) / 127.0f;
   return scale < 1e-6f ? 1.0f : scale;
 }
 
 // Codes of one block: k in [k0, k0 + count) of the row, zeros up to k0 + padded.
-template <class W>
+template <class W, WeightFormat format>
 void int_codes(const float* x, int64_t count, int64_t padded, float scale, const IntRow& row,
                int64_t k0) {
   using V = typename W::V;
@@ -210,7 +215,14 @@ void int_codes(const float* x, int64_t count, int64_t padded, float scale, const
     const auto v = left >= 16 ? V::load(x + k) : left > 0 ? V::load_n(x + k, left) : V::zero();
     const auto rounded = V::add(V::div(v, divisor), magic);
     const auto codes = V::subi(V::bits_of(rounded), V::bits_of(magic));
-    W::store_bytes(row.codes + (k0 + k) / 64 * row.height * 64 + (k0 + k) % 64, codes);
+    int8_t* out = row.codes + (k0 + k) / 64 * row.step + (k0 + k) % 64;
+    if constexpr (int_halves(format) == 2) {
+      const auto high = V::template sar<8>(V::addi(codes, V::seti(128)));
+      W::store_bytes(out + row.height * 64, V::subi(codes, V::template shl<8>(high)));
+      W::store_bytes(out, high);
+    } else {
+      W::store_bytes(out, codes);
+    }
   }
 }
 
@@ -226,20 +238,23 @@ void prepare_int(const PanelProduct& product, int64_t begin, int64_t end) {
       const int64_t left = product.k - k0;
       const int64_t count = left < product.block ? left : product.block;
       const int64_t padded = left <= product.block ? padded_k - k0 : product.block;
-      row.scales[b * row.height] = int_scale<V>(x + k0, count);
-      int_codes<W>(x + k0, count, padded, row.scales[b * row.height], row, k0);
+      row.scales[b * row.height] = int_scale<V, format>(x + k0, count);
+      int_codes<W, format>(x + k0, count, padded, row.scales[b * row.height], row, k0);
     }
     if constexpr (format == WeightFormat::kInt4) {
       for (int64_t g = 0; g < groups; ++g)
-        W::group_corrections(row.codes + g / 2 * row.height * 64 + g % 2 * 32,
+        W::group_corrections(row.codes + g / 2 * row.step + g % 2 * 32,
                              row.corrections + 2 * g * row.height, row.height);
     } else {
       for (int64_t b = 0; b < all.blocks; ++b) {
-        int32_t sum = 0;
+        int32_t high = 0, low = 0;
         const int64_t first = b * product.block / kIntGroup, whole = product.block / kIntGroup;
-        for (int64_t g = first; g < groups && g < first + whole; ++g)
-          sum += W::sum32(row.codes + g / 2 * row.height * 64 + g % 2 * 32);
-        row.corrections[b * row.height] = -128 * sum;
+        for (int64_t g = first; g < groups && g < first + whole; ++g) {
+          const int8_t* codes = row.codes + g / 2 * row.step + g % 2 * 32;
+          high += W::sum32(codes);
+          low += W::sum32(codes + row.height * 64);
+        }
+        row.corrections[b * row.height] = -128 * (256 * high + low);
       }
     }
   }
@@ -252,7 +267,9 @@ void gather_int(const PanelProduct& from, const PanelProduct& to, int64_t begin,
     const IntRow source = int_row(sources, to.rows != nullptr ? to.rows[r] : r);
     const IntRow row = int_row(all, r);
     for (int64_t s = 0; s < all.steps; ++s)
-      W::copy_line(source.codes + s * source.height * 64, row.codes + s * row.height * 64);
+      for (int64_t half = 0; half < all.halves; ++half)
+        W::copy_line(source.codes + s * source.step + half * source.height * 64,
+                     row.codes + s * row.step + half * row.height * 64);
     // Tiles of int4 hold signed weights, which need none.
     const bool corrected = format == WeightFormat::kInt8 || to.row_count <= W::kMostDotRows;
     for (int64_t c = 0; corrected && c < all.corrections_each; ++c)

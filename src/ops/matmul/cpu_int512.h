@@ -50,9 +50,20 @@ struct Int512 {
   static I add_group(I total, Dots dots, I multiplier) {
     return _mm512_dpwssd_epi32(total, dots, multiplier);
   }
-  static I first_total(const int32_t* correction) { return _mm512_set1_epi32(*correction); }
+  // Of the high and of the low halves of x.
+  struct Sums {
+    I high, low;
+  };
+  static Sums first_sums(const int32_t* correction) {
+    return {zero(), _mm512_set1_epi32(*correction)};
+  }
   static I int8_codes(I line) { return line; }
-  static I dot8(I total, I codes, const int8_t* x) { return dot4(total, codes, x); }
+  static Sums dot8(Sums sums, I codes, const int8_t* high, const int8_t* low) {
+    return {dot4(sums.high, codes, high), dot4(sums.low, codes, low)};
+  }
+  static I total_of(Sums sums) {
+    return _mm512_add_epi32(_mm512_slli_epi32(sums.high, 8), sums.low);
+  }
 
   static typename V::F to_float(I v) { return _mm512_cvtepi32_ps(v); }
   static void store_bytes(int8_t* p, I v) {

@@ -54,16 +54,21 @@ struct Machine {
     for (int j = 0; j < 8; ++j) _mm512_store_si512(out + 64 * j, W::load(codes + 64 * j));
   }
   // acc = fma(f32(S) * scale, w, acc) for the 16 columns of each row; rows lie `stride` apart.
+  // int8: S = 256 * sums[..] + sums[low + ..] + the row's correction.
   template <WeightFormat format>
-  SLUICE_SIMD_INLINE static void add_rows(const int32_t* sums, int64_t stride, int64_t rows,
-                                          const int32_t* corrections, const float* scales,
-                                          const std::byte* weight_scales, bool first, float* acc) {
+  SLUICE_SIMD_INLINE static void add_rows(const int32_t* sums, int64_t low, int64_t stride,
+                                          int64_t rows, const int32_t* corrections,
+                                          const float* scales, const std::byte* weight_scales,
+                                          bool first, float* acc) {
     const V::F weight_scale = format == kInt4
                                   ? V::load_bf16(reinterpret_cast<const uint16_t*>(weight_scales))
                                   : V::load(reinterpret_cast<const float*>(weight_scales));
     for (int64_t r = 0; r < rows; ++r, sums += stride, acc += stride) {
       __m512i sum = _mm512_loadu_si512(sums);
-      if (format == kInt8) sum = _mm512_add_epi32(sum, _mm512_set1_epi32(corrections[r]));
+      if (format == kInt8)
+        sum = _mm512_add_epi32(
+            _mm512_add_epi32(_mm512_slli_epi32(sum, 8), _mm512_loadu_si512(sums + low)),
+            _mm512_set1_epi32(corrections[r]));
       const V::F scaled = V::mul(W::to_float(sum), V::set1(scales[r]));
       const V::F before = first ? V::zero() : V::load(acc);
       V::store(acc, V::fma(scaled, weight_scale, before));
@@ -83,7 +88,7 @@ void multiply(const PanelProduct& product) {
 
 const PanelKernel matmul_int8_int4_amx = {simd::prepare_int<W, kInt4>, multiply<kInt4>,
                                           simd::store<V>, simd::gather_int<W, kInt4>};
-const PanelKernel matmul_int8_int8_amx = {simd::prepare_int<W, kInt8>, multiply<kInt8>,
-                                          simd::store<V>, simd::gather_int<W, kInt8>};
+const PanelKernel matmul_int16_int8_amx = {simd::prepare_int<W, kInt8>, multiply<kInt8>,
+                                           simd::store<V>, simd::gather_int<W, kInt8>};
 
 }  // namespace sluice

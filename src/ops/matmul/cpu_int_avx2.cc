@@ -56,19 +56,25 @@ struct Int256 {
     return {_mm256_add_epi32(total.a, _mm256_madd_epi16(dots.a, multiplier.a)),
             _mm256_add_epi32(total.b, _mm256_madd_epi16(dots.b, multiplier.b))};
   }
-  static I first_total(const int32_t*) { return zero(); }
+  using Sums = I;
+  static Sums first_sums(const int32_t*) { return zero(); }
+  static I total_of(Sums sums) { return sums; }
   static I int8_codes(I line) {
     return {_mm256_xor_si256(line.a, _mm256_set1_epi8(-128)),
             _mm256_xor_si256(line.b, _mm256_set1_epi8(-128))};
   }
-  // |code| * (x with the sign of the code): two products of at most 127 * 127 fit in 16 bits.
-  static I dot8(I total, I codes, const int8_t* x) {
-    const __m256i four = _mm256_set1_epi32(word(x)), ones = _mm256_set1_epi16(1);
+  // |x| * (the code with the sign of x), since x may be -128: two products of at most 128 * 127 fit
+  // in 16 bits. What adds the pairs multiplies the high half by 256.
+  static Sums dot8(Sums sums, I codes, const int8_t* high, const int8_t* low) {
+    const __m256i h = _mm256_set1_epi32(word(high)), l = _mm256_set1_epi32(word(low));
+    const __m256i h_abs = _mm256_abs_epi8(h), l_abs = _mm256_abs_epi8(l);
     const auto dot = [&](__m256i c) {
-      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(c), _mm256_sign_epi8(four, c));
-      return _mm256_madd_epi16(pairs, ones);
+      const __m256i hs = _mm256_maddubs_epi16(h_abs, _mm256_sign_epi8(c, h));
+      const __m256i ls = _mm256_maddubs_epi16(l_abs, _mm256_sign_epi8(c, l));
+      return _mm256_add_epi32(_mm256_madd_epi16(hs, _mm256_set1_epi16(256)),
+                              _mm256_madd_epi16(ls, _mm256_set1_epi16(1)));
     };
-    return {_mm256_add_epi32(total.a, dot(codes.a)), _mm256_add_epi32(total.b, dot(codes.b))};
+    return {_mm256_add_epi32(sums.a, dot(codes.a)), _mm256_add_epi32(sums.b, dot(codes.b))};
   }
 
   static typename V::F to_float(I v) { return {_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)}; }
@@ -101,6 +107,6 @@ struct Int256 {
 
 using W = simd::Int256<simd::Avx2>;
 const PanelKernel matmul_int8_int4_avx2 = simd::kIntKernel<W, WeightFormat::kInt4>;
-const PanelKernel matmul_int8_int8_avx2 = simd::kIntKernel<W, WeightFormat::kInt8>;
+const PanelKernel matmul_int16_int8_avx2 = simd::kIntKernel<W, WeightFormat::kInt8>;
 
 }  // namespace sluice

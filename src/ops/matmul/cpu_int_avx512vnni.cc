@@ -6,6 +6,6 @@ namespace sluice {
 
 using W = simd::Int512<simd::Avx512Vnni>;
 const PanelKernel matmul_int8_int4_avx512vnni = simd::kIntKernel<W, WeightFormat::kInt4>;
-const PanelKernel matmul_int8_int8_avx512vnni = simd::kIntKernel<W, WeightFormat::kInt8>;
+const PanelKernel matmul_int16_int8_avx512vnni = simd::kIntKernel<W, WeightFormat::kInt8>;
 
 }  // namespace sluice

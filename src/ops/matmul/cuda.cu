@@ -15,7 +15,7 @@ void multiply(const GroupedProduct& product) {
 
 template <WeightFormat format>
 void multiply_int(const GroupedProduct& product) {
-  const cuda::QuantizeRowsBody rows{product};
+  const cuda::QuantizeRowsBody<format> rows{product};
   launch(product.stream, "matmul", rows.blocks(product), rows);
   cuda::with_int_body<format>(product, [&](const auto& body, size_t shared_bytes) {
     launch(product.stream, "matmul", body.blocks(product), body, shared_bytes);
@@ -32,6 +32,6 @@ const PanelKernel matmul_f32_mxfp4_cuda = {.launch = multiply<kMXFP4, kF32Fma>};
 const PanelKernel matmul_bf16_bf16_cuda = {.launch = multiply<kBF16, kBf16Tile>};
 const PanelKernel matmul_bf16_mxfp4_cuda = {.launch = multiply<kMXFP4, kBf16Tile>};
 const PanelKernel matmul_int8_int4_cuda = {.launch = multiply_int<kInt4>};
-const PanelKernel matmul_int8_int8_cuda = {.launch = multiply_int<kInt8>};
+const PanelKernel matmul_int16_int8_cuda = {.launch = multiply_int<kInt8>};
 
 }  // namespace sluice

@@ -1,10 +1,11 @@
-// The CUDA kernels of arith `int`: x is quantised once, by a launch of its own, then multiplied by
-// int4 or int8 panels on the tensor cores.
+// The CUDA kernels of ariths `int` and `int16`: x is quantised once, by a launch of its own, then
+// multiplied by int4 or int8 panels on the tensor cores.
 //
 // A panel's 16 columns are the rows of the instruction's A (device/mma.h), 8 rows of x its B, and
 // the 32 k of one instruction are one group of the weights: int4's multiplier takes the sum of its
 // group, as the panel's zero point takes the codes. Integer sums are exact, so that any order of k
 // gives the arith's bits; the two f32 roundings of a block of k come in the arith's order.
+// The high and the low halves of codes of 16 bits are multiplied one after the other.
 //
 // FewIntRows (decode) shares every 512 k among its four warps and adds their integers up.
 // ManyIntRows (prefill) gives a warp 32 rows of one panel over the whole of k.
@@ -16,13 +17,18 @@
 namespace sluice::cuda {
 
 // Where the quantised rows lie in GroupedProduct::prepared: the codes of each row, K padded to a
-// group, then the scales.
+// group, of int16 all the high halves, then all the low ones; then the scales.
 struct QuantizedRows {
   bool gathered;  // quantised row s is slot s; else it is row s of x, which many slots may share
   int64_t count, padded_k, blocks;
-  int8_t* codes;  // [count][padded_k]
+  int8_t* codes;  // [count][halves][padded_k]
   float* scales;  // [count][blocks]
 };
+// Bytes of a code of x beside weights of the format.
+template <WeightFormat format>
+inline constexpr int kHalves = format == WeightFormat::kInt4 ? 1 : 2;
+
+template <WeightFormat format>
 SLUICE_HD inline QuantizedRows quantized_rows(const GroupedProduct& a) {
   QuantizedRows q;
   q.gathered = a.rows != nullptr && a.row_count < a.x_rows;
@@ -30,7 +36,7 @@ SLUICE_HD inline QuantizedRows quantized_rows(const GroupedProduct& a) {
   q.padded_k = int_groups(a.k) * kIntGroup;
   q.blocks = ceil_div(a.k, a.block);
   q.codes = reinterpret_cast<int8_t*>(a.prepared);
-  q.scales = reinterpret_cast<float*>(q.codes + q.count * q.padded_k);
+  q.scales = reinterpret_cast<float*>(q.codes + q.count * q.padded_k * kHalves<format>);
   return q;
 }
 // The quantised row of a tile's row r; past the tile's rows, one that exists.
@@ -41,6 +47,7 @@ SLUICE_HD inline int64_t quantized_row(const GroupedProduct& a, const QuantizedR
 }
 
 // A warp for each block of k of each row.
+template <WeightFormat format>
 struct QuantizeRowsBody {
   static constexpr int kThreads = 128, kWarps = kThreads / kWarp;
   static constexpr int kValues = static_cast<int>(kIntBlock) / kWarp;  // of a lane
@@ -48,7 +55,7 @@ struct QuantizeRowsBody {
   GroupedProduct a;
 
   static int64_t blocks(const GroupedProduct& a) {
-    const QuantizedRows q = quantized_rows(a);
+    const QuantizedRows q = quantized_rows<format>(a);
     return ceil_div(q.count * q.blocks, kWarps);
   }
   struct Values {
@@ -57,7 +64,7 @@ struct QuantizeRowsBody {
 
   template <class Block>
   SLUICE_HD void operator()(Block& block) const {
-    const QuantizedRows q = quantized_rows(a);
+    const QuantizedRows q = quantized_rows<format>(a);
     typename Block::template PerThread<Values> values(block);
     typename Block::template PerThread<float> amax(block);
     block.each([&](int t) {
@@ -104,16 +111,21 @@ struct QuantizeRowsBody {
     const int64_t row = item / q.blocks, first = item % q.blocks * a.block;
     const int64_t left = q.padded_k - first, padded = left < a.block ? left : a.block;
     const bool finite = most == most;
-    const float least = (most > 1e-12f ? most : 1e-12f) / 127.0f;
-    const float scale = least < 1e-6f ? 1.0f : least;
+    constexpr bool wide = kHalves<format> == 2;
+    const float least = (most > 1e-12f ? most : 1e-12f) / (wide ? 32639.0f : 127.0f);
+    const float scale = !wide && least < 1e-6f ? 1.0f : least;
     if (lane == 0) q.scales[item] = finite ? scale : most;
-    int8_t* codes = q.codes + row * q.padded_k + first;
+    int8_t* codes = q.codes + row * q.padded_k * kHalves<format> + first;
     constexpr float kMagic = 12582912.0f;  // adding it rounds to an integer, ties to even
     SLUICE_UNROLL
     for (int i = 0; i < kValues; ++i) {
       const int k = lane + i * kWarp;
-      const uint32_t code = f32_to_bits(c.v[i] / scale + kMagic) - f32_to_bits(kMagic);
-      if (k < padded) codes[k] = finite ? static_cast<int8_t>(code) : int8_t{0};
+      if (k >= padded) continue;
+      const uint32_t code =
+          finite ? f32_to_bits(c.v[i] / scale + kMagic) - f32_to_bits(kMagic) : 0u;
+      // The low byte as a signed number, and what is left, a multiple of 256.
+      codes[wide ? q.padded_k + k : k] = static_cast<int8_t>(code);
+      if constexpr (wide) codes[k] = static_cast<int8_t>((code + 128u) >> 8);
     }
   }
 };
@@ -219,7 +231,7 @@ struct FewIntRowsBody {
     LaneGroup<format> w[kPanels][kGroups];
     uint32_t zeros[kPanels][kGroups], multipliers[kPanels][2];  // int4
     float scale[kPanels][2];                                    // of columns lane / 4 and + 8
-    uint32_t x[kGroups][2];
+    uint32_t x[kHalves<format>][kGroups][2];
     float x_scale;
   };
   struct Totals {
@@ -233,7 +245,7 @@ struct FewIntRowsBody {
   SLUICE_HD void operator()(Block& block) const {
     const Operands o = operands<kRows, kPanels>(block, a);
     if (o.tile.rows == 0) return;
-    const QuantizedRows q = quantized_rows(a);
+    const QuantizedRows q = quantized_rows<format>(a);
     typename Block::template PerThread<Part> part(block);
     typename Block::template PerThread<Totals> totals(block);
     typename Block::template PerThread<Sums> sums(block);
@@ -249,9 +261,11 @@ struct FewIntRowsBody {
       SLUICE_UNROLL
       for (int g = 0; g < kGroups; ++g) {
         SLUICE_UNROLL
-        for (int p = 0; p < kPanels; ++p)
-          block.warp_mma([&](int t) { return operands_of(part[t], p, g); },
-                         [&](int t, const MmaSums& d) { add_group(part[t], p, g, d, totals[t]); });
+        for (int p = 0; p < kPanels; ++p) SLUICE_UNROLL
+        for (int half = 0; half < kHalves<format>; ++half)
+          block.warp_mma(
+              [&](int t) { return operands_of(part[t], p, g, half); },
+              [&](int t, const MmaSums& d) { add_group(part[t], p, g, half, d, totals[t]); });
       }
       block.each([&](int t) { put(t, part[t], totals[t], block); });
       block.each([&](int t) { add_blocks(o, first, t, block, sums[t]); });
@@ -273,12 +287,14 @@ struct FewIntRowsBody {
     if (first >= o.steps) return;
     const IntBlockAt at = int_block_at<format>(a, first);
     c.x_scale = q.scales[row * q.blocks + at.number];
-    const int8_t* x = q.codes + row * q.padded_k + first * kIntGroup + lane % 4 * 8;
+    const int8_t* x =
+        q.codes + row * q.padded_k * kHalves<format> + first * kIntGroup + lane % 4 * 8;
     SLUICE_UNROLL
+    for (int half = 0; half < kHalves<format>; ++half, x += q.padded_k) SLUICE_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       if (first + g >= o.steps) continue;
-      c.x[g][0] = load_as<uint32_t>(x + g * kIntGroup);
-      c.x[g][1] = load_as<uint32_t>(x + g * kIntGroup + 4);
+      c.x[half][g][0] = load_as<uint32_t>(x + g * kIntGroup);
+      c.x[half][g][1] = load_as<uint32_t>(x + g * kIntGroup + 4);
     }
     SLUICE_UNROLL
     for (int p = 0; p < kPanels; ++p) {
@@ -300,19 +316,20 @@ struct FewIntRowsBody {
       }
     }
   }
-  SLUICE_HD static MmaOperands operands_of(const Part& c, int p, int g) {
+  SLUICE_HD static MmaOperands operands_of(const Part& c, int p, int g, int half) {
     MmaOperands o;
     c.w[p][g].operand(c.zeros[p][g], o.a);
-    o.b[0] = c.x[g][0], o.b[1] = c.x[g][1];
+    o.b[0] = c.x[half][g][0], o.b[1] = c.x[half][g][1];
     return o;
   }
-  SLUICE_HD static void add_group(const Part& c, int p, int g, const MmaSums& d, Totals& totals) {
+  SLUICE_HD static void add_group(const Part& c, int p, int g, int half, const MmaSums& d,
+                                  Totals& totals) {
     SLUICE_UNROLL
     for (int i = 0; i < 4; ++i) {
       if constexpr (format == WeightFormat::kInt4)
         totals.v[p][i] += multiplier_of(c.multipliers[p][i / 2], g) * d.d[i];
       else
-        totals.v[p][i] += d.d[i];
+        totals.v[p][i] += half == 0 ? 256 * d.d[i] : d.d[i];
     }
   }
   template <class Block>
@@ -387,7 +404,7 @@ struct ManyIntRowsBody {
   SLUICE_HD void operator()(Block& block) const {
     const Operands o = operands<kRows, kPanels>(block, a);
     if (o.tile.rows == 0) return;
-    const QuantizedRows q = quantized_rows(a);
+    const QuantizedRows q = quantized_rows<format>(a);
     typename Block::template PerThread<Weights> weights(block);
     typename Block::template PerThread<Sums> sums(block);
     auto* row_at = block.template shared<int64_t>(kRowAt);
@@ -401,15 +418,19 @@ struct ManyIntRowsBody {
         SLUICE_UNROLL
         for (int i = 0; i < kTiles; ++i) {
           if (2 * i * kMmaColumns >= o.tile.rows) continue;
-          block.warp_mma(
-              [&](int t) {
-                if (i == 0) fetch(o, at, g, t, weights[t]);
-                return operands_of(q, row_at, (first + g) * kIntGroup, t, i, weights[t]);
-              },
-              [&](int t, const MmaSums& d) {
-                add_group(g, d, weights[t], sums[t].total[i]);
-                if (g + 1 == at.groups) add_block(q, row_at, at, t, i, weights[t], sums[t]);
-              });
+          SLUICE_UNROLL
+          for (int half = 0; half < kHalves<format>; ++half)
+            block.warp_mma(
+                [&](int t) {
+                  if (i == 0 && half == 0) fetch(o, at, g, t, weights[t]);
+                  const int64_t k = (first + g) * kIntGroup + half * q.padded_k;
+                  return operands_of(q, row_at, k, t, i, weights[t]);
+                },
+                [&](int t, const MmaSums& d) {
+                  add_group(g, half, d, weights[t], sums[t].total[i]);
+                  if (g + 1 == at.groups && half + 1 == kHalves<format>)
+                    add_block(q, row_at, at, t, i, weights[t], sums[t]);
+                });
         }
       }
     }
@@ -449,21 +470,22 @@ struct ManyIntRowsBody {
   SLUICE_HD static MmaOperands operands_of(const QuantizedRows& q, const int64_t* row_at, int64_t k,
                                            int t, int i, const Weights& c) {
     const int lane = t % kWarp;
-    const int8_t* x = q.codes + row_at[tile_of(t, i) + lane / 4] * q.padded_k + k + lane % 4 * 8;
+    const int8_t* x = q.codes + row_at[tile_of(t, i) + lane / 4] * q.padded_k * kHalves<format> +
+                      k + lane % 4 * 8;
     MmaOperands o;
     SLUICE_UNROLL
     for (int j = 0; j < 4; ++j) o.a[j] = c.a[j];
     o.b[0] = load_as<uint32_t>(x), o.b[1] = load_as<uint32_t>(x + 4);
     return o;
   }
-  SLUICE_HD static void add_group(int64_t g, const MmaSums& d, const Weights& c,
+  SLUICE_HD static void add_group(int64_t g, int half, const MmaSums& d, const Weights& c,
                                   int32_t (&total)[4]) {
     SLUICE_UNROLL
     for (int j = 0; j < 4; ++j) {
       if constexpr (format == WeightFormat::kInt4)
         total[j] += multiplier_of(c.multipliers[j / 2], g) * d.d[j];
       else
-        total[j] += d.d[j];
+        total[j] += half == 0 ? 256 * d.d[j] : d.d[j];
     }
   }
   SLUICE_HD static void add_block(const QuantizedRows& q, const int64_t* row_at,

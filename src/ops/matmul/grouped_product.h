@@ -31,7 +31,7 @@ struct GroupedProduct {
   size_t panel_bytes = 0;
   int64_t panel_count = 0;
   int64_t block = 0;              // k per scale: int4, int8
-  std::byte* prepared = nullptr;  // arith int: prepared_floats(row_count, k) floats for its rows
+  std::byte* prepared = nullptr;  // int, int16: prepared_floats(row_count, k) for the rows' codes
   int64_t n = 0, k = 0;
   bool glu_layout = false;  // even panels hold gate columns, odd panels up columns
   const float* const* expert_bias = nullptr;  // [experts], or null: `bias`, which may be null

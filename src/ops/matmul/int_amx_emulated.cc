@@ -1,4 +1,5 @@
-// The AMX rows of arith `int` over emulated tiles: what cpu_int_amx.cc does, on any machine.
+// The AMX rows of ariths `int` and `int16` over emulated tiles: what cpu_int_amx.cc does, on any
+// machine.
 #include <cmath>
 #include <cstring>
 
@@ -39,7 +40,7 @@ struct Machine {
   }
   static void copy_half(const std::byte* codes, std::byte* out) { std::memcpy(out, codes, 512); }
   template <WeightFormat format>
-  static void add_rows(const int32_t* sums, int64_t stride, int64_t rows,
+  static void add_rows(const int32_t* sums, int64_t low, int64_t stride, int64_t rows,
                        const int32_t* corrections, const float* scales,
                        const std::byte* weight_scales, bool first, float* acc) {
     for (int64_t r = 0; r < rows; ++r)
@@ -48,9 +49,12 @@ struct Machine {
             format == kInt4
                 ? static_cast<float>(bf16::from_bits(load<uint16_t>(weight_scales + 2 * c)))
                 : load<float>(weight_scales + 4 * c);
-        const int32_t correction = format == kInt8 ? corrections[r] : 0;
+        const int32_t* at = sums + r * stride + c;
+        auto sum = static_cast<uint32_t>(at[0]);
+        if (format == kInt8)
+          sum = 256 * sum + static_cast<uint32_t>(at[low]) + static_cast<uint32_t>(corrections[r]);
         float& a = acc[r * stride + c];
-        a = std::fma(static_cast<float>(sums[r * stride + c] + correction) * scales[r], w,
+        a = std::fma(static_cast<float>(static_cast<int32_t>(sum)) * scales[r], w,
                      first ? 0.0f : a);
       }
   }
@@ -62,15 +66,19 @@ void prepare(const PanelProduct& product, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) {
     const float* x = product.x + (product.rows != nullptr ? product.rows[r] : r) * product.x_stride;
     const IntRow row = int_row(rows, r);
-    for (int64_t s = 0; s < rows.steps; ++s) std::memset(row.codes + s * row.height * 64, 0, 64);
+    for (int64_t s = 0; s < rows.steps; ++s)
+      for (int64_t half = 0; half < rows.halves; ++half)
+        std::memset(row.codes + s * row.step + half * row.height * 64, 0, 64);
     for (int64_t b = 0; b < rows.blocks; ++b) {
       const int64_t k0 = b * product.block, left = product.k - k0;
       const int64_t count = left < product.block ? left : product.block;
-      const IntRowBlock block = quantize_row(x + k0, count);
+      const IntRowBlock block = quantize_row<format == WeightFormat::kInt8>(x + k0, count);
       int32_t sum = 0;
       for (int64_t i = 0; i < count; ++i) {
-        row.codes[(k0 + i) / 64 * row.height * 64 + (k0 + i) % 64] =
-            static_cast<int8_t>(block.code[i]);
+        int8_t* at = row.codes + (k0 + i) / 64 * row.step + (k0 + i) % 64;
+        const int32_t high = format == kInt8 ? (block.code[i] + 128) >> 8 : block.code[i];
+        at[0] = static_cast<int8_t>(high);
+        if (format == kInt8) at[row.height * 64] = static_cast<int8_t>(block.code[i] - 256 * high);
         sum += block.code[i];
       }
       row.scales[b * row.height] = block.scale;
@@ -83,7 +91,7 @@ void prepare(const PanelProduct& product, int64_t begin, int64_t end) {
 
 const PanelKernel matmul_int8_int4_amx_emulated = {
     prepare<kInt4>, simd::multiply_int_tiles<Machine, kInt4>, store_tile_reference};
-const PanelKernel matmul_int8_int8_amx_emulated = {
+const PanelKernel matmul_int16_int8_amx_emulated = {
     prepare<kInt8>, simd::multiply_int_tiles<Machine, kInt8>, store_tile_reference};
 
 }  // namespace sluice

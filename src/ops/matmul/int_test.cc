@@ -1,5 +1,5 @@
-// Arith int: every row against the reference over panels of any legal bytes, blocks and row counts;
-// the quantisation of x; what the quantisers of weights promise.
+// Ariths int and int16: every row against the reference over panels of any legal bytes, blocks and
+// row counts; the quantisation of x; what the quantisers of weights promise.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -67,9 +67,22 @@ struct RawPanels {
   PackedMatrix w;
 };
 
+// The scale of block b of column c < 16, all blocks being whole.
+float column_scale(const PackedMatrix& w, int64_t b, int64_t c) {
+  const int64_t groups = w.block / kIntGroup;
+  if (w.format == WeightFormat::kInt4) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, w.data + b * int4_block_bytes(groups) + 2 * c, 2);
+    return static_cast<float>(bf16::from_bits(bits));
+  }
+  float scale = 0;
+  std::memcpy(&scale, w.data + b * int8_block_bytes(groups) + 4 * c, 4);
+  return scale;
+}
+
 Status run(const Context& context, const PackedMatrix& w, ConstMatrixF32 x, Matrix& out) {
   MatmulArgs args;
-  args.arith = Arith::kInt;
+  args.arith = panel_arith(w.format, Compute::kBf16);
   args.x = x;
   args.w = &w;
   args.out = out.view();
@@ -113,7 +126,9 @@ class IntRow : public ::testing::TestWithParam<Row> {
 };
 
 TEST_P(IntRow, IsTheOneThatRuns) {
-  EXPECT_EQ(select_panel_kernel(GetParam().isa, format(), Arith::kInt)->name, GetParam().name);
+  EXPECT_EQ(
+      select_panel_kernel(GetParam().isa, format(), panel_arith(format(), Compute::kBf16))->name,
+      GetParam().name);
 }
 
 TEST_P(IntRow, EqualsTheReferenceForEveryRowCount) {
@@ -158,26 +173,32 @@ TEST_P(IntRow, WhatIsNotFiniteSpoilsItsRowOnly) {
 std::vector<Row> int_rows_of_the_table() {
   std::vector<Row> rows;
   for (const Row& row : panel_kernels())
-    if (row.arith == "int") rows.push_back(row);
+    if (row.arith == "int" || row.arith == "int16") rows.push_back(row);
   return rows;
 }
 INSTANTIATE_TEST_SUITE_P(Rows, IntRow, ::testing::ValuesIn(int_rows_of_the_table()),
                          test::RowName());
 
 // The written rule in integers: W = identity-like columns show the codes of x.
-TEST(IntReference, QuantisesByTheWrittenRule) {
+std::vector<float> shown_codes(WeightFormat format, const std::vector<float>& row) {
   const auto device = make_cpu_device();
+  const float v = format == WeightFormat::kInt4 ? -8 * 15 : 127;  // scale 1
   std::vector<float> w(4 * 4, 0.0f);
-  for (size_t i = 0; i < 4; ++i) w[i * 4 + i] = 127.0f;  // code 127, scale 1
+  for (size_t i = 0; i < 4; ++i) w[i * 4 + i] = v;
   const StoredMatrix stored{DType::kF32, reinterpret_cast<const std::byte*>(w.data()), 4, 4, 4};
-  const PackedMatrix packed = pack_matrix(*device, stored, WeightFormat::kInt8).value();
-  const auto codes = [&](std::vector<float> row) {
-    Matrix x(1, 4), out(1, 4);
-    for (int64_t k = 0; k < 4; ++k) x.at(0, k) = row[static_cast<size_t>(k)];
-    EXPECT_TRUE(run(Context(Isa::kReference), packed, x.view(), out).ok());
-    std::vector<float> values;
-    for (int64_t k = 0; k < 4; ++k) values.push_back(out.at(0, k) / 127.0f);
-    return values;
+  const IntPacking how = {.rounding = IntRounding::kNearest};
+  const PackedMatrix packed = pack_matrix(*device, stored, format, how).value();
+  Matrix x(1, 4), out(1, 4);
+  for (int64_t k = 0; k < 4; ++k) x.at(0, k) = row[static_cast<size_t>(k)];
+  EXPECT_TRUE(run(Context(Isa::kReference), packed, x.view(), out).ok());
+  std::vector<float> values;
+  for (int64_t k = 0; k < 4; ++k) values.push_back(out.at(0, k) / v);
+  return values;
+}
+
+TEST(IntReference, QuantisesByTheWrittenRule) {
+  const auto codes = [](const std::vector<float>& row) {
+    return shown_codes(WeightFormat::kInt4, row);
   };
   // scale = 1: ties go to the even code.
   EXPECT_EQ(codes({127.0f, 0.5f, 1.5f, -2.5f}), (std::vector<float>{127, 0, 2, -2}));
@@ -188,48 +209,68 @@ TEST(IntReference, QuantisesByTheWrittenRule) {
   EXPECT_EQ(codes({0, 0, 0, 0}), (std::vector<float>{0, 0, 0, 0}));
 }
 
+TEST(IntReference, QuantisesTo16BitsByTheWrittenRule) {
+  const auto codes = [](const std::vector<float>& row) {
+    return shown_codes(WeightFormat::kInt8, row);
+  };
+  EXPECT_EQ(codes({32639.0f, 0.5f, 1.5f, -2.5f}), (std::vector<float>{32639, 0, 2, -2}));
+  EXPECT_EQ(codes({-32639.0f, 127.5f, -128.5f, 32511.5f}),
+            (std::vector<float>{-32639, 128, -128, 32512}));
+  // As small as they are: 1e-12 is the least that counts as a largest magnitude.
+  EXPECT_NE(codes({1e-11f, 0, 0, 0})[0], 0);
+  EXPECT_EQ(codes({1e-17f, 0, 0, 0}), (std::vector<float>{0, 0, 0, 0}));
+  EXPECT_EQ(codes({0, 0, 0, 0}), (std::vector<float>{0, 0, 0, 0}));
+}
+
 TEST(IntReference, FollowsTheWrittenOrder) {
   // Two blocks of 128: acc = fma(S1 * s1, w1, 0), then fma(S2 * s2, w2, acc).
-  Random random(3);
-  const RawPanels panels(WeightFormat::kInt8, 16, 256, 128, random);
-  Matrix x(1, 256), out(1, 16);
-  x.fill(random);
-  ASSERT_TRUE(run(Context(Isa::kReference), panels.w, x.view(), out).ok());
-  for (int64_t c = 0; c < 16; ++c) {
-    float acc = 0;
-    for (int64_t b = 0; b < 2; ++b) {
-      float amax = 0, scale = 0;
-      for (int64_t k = 0; k < 128; ++k) amax = std::max(amax, std::fabs(x.at(0, 128 * b + k)));
-      const float s = amax / 127.0f;
-      const std::byte* block = panels.w.data + b * int8_block_bytes(4);
-      std::memcpy(&scale, block + 4 * c, 4);
-      int64_t sum = 0;
-      for (int64_t k = 0; k < 128; ++k)
-        sum += static_cast<int64_t>(std::nearbyint(x.at(0, 128 * b + k) / s)) *
-               (static_cast<int64_t>(block[64 + k / 4 * 64 + 4 * c + k % 4]) - 128);
-      ASSERT_LT(std::abs(sum), int64_t{1} << 24);
-      acc = std::fma(static_cast<float>(sum) * s, scale, acc);
+  for (const auto& [format, most] :
+       {std::pair{WeightFormat::kInt4, 127.0f}, {WeightFormat::kInt8, 32639.0f}}) {
+    Random random(3);
+    const RawPanels panels(format, 16, 256, 128, random);
+    Matrix x(1, 256), out(1, 16);
+    x.fill(random);
+    ASSERT_TRUE(run(Context(Isa::kReference), panels.w, x.view(), out).ok());
+    for (int64_t c = 0; c < 16; ++c) {
+      float acc = 0;
+      for (int64_t b = 0; b < 2; ++b) {
+        float amax = 0;
+        for (int64_t k = 0; k < 128; ++k) amax = std::max(amax, std::fabs(x.at(0, 128 * b + k)));
+        const float s = amax / most;
+        const float scale = column_scale(panels.w, b, c);
+        int64_t sum = 0;
+        for (int64_t k = 128 * b; k < 128 * (b + 1); ++k)
+          sum += static_cast<int64_t>(std::nearbyint(x.at(0, k) / s)) *
+                 std::llround(packed_element(panels.w, c, k) / scale);
+        ASSERT_LT(std::abs(sum), int64_t{1} << 31);
+        acc = std::fma(static_cast<float>(sum) * s, scale, acc);
+      }
+      EXPECT_TRUE(same_bits(out.at(0, c), acc));
     }
-    EXPECT_TRUE(same_bits(out.at(0, c), acc));
   }
 }
 
 TEST(IntReference, IsWithinTheNoiseOfItsCodesOfF64) {
-  // x's rounding error is uniform within half a step: variance scale^2 / 12 per weight.
-  Random random(4);
-  const int64_t n = 64, k = 1024;
-  const RawPanels panels(WeightFormat::kInt4, n, k, 512, random);
-  Matrix x(1, k), out(1, n);
-  x.fill(random);
-  ASSERT_TRUE(run(Context(Isa::kReference), panels.w, x.view(), out).ok());
-  for (int64_t c = 0; c < n; ++c) {
-    double sum = 0, ww = 0;
-    for (int64_t i = 0; i < k; ++i) {
-      const double w = packed_element(panels.w, c, i);
-      sum += x.at(0, i) * w, ww += w * w;
+  // x's rounding error is uniform within half a step: variance scale^2 / 12 per weight. Beside
+  // codes of 16 bits the f32 roundings of each block show, too.
+  for (const auto& [format, most] :
+       {std::pair{WeightFormat::kInt4, 127.0}, {WeightFormat::kInt8, 32639.0}}) {
+    Random random(4);
+    const int64_t n = 64, k = 1024;
+    const RawPanels panels(format, n, k, 512, random);
+    Matrix x(1, k), out(1, n);
+    x.fill(random);
+    ASSERT_TRUE(run(Context(Isa::kReference), panels.w, x.view(), out).ok());
+    for (int64_t c = 0; c < n; ++c) {
+      double sum = 0, ww = 0;
+      for (int64_t i = 0; i < k; ++i) {
+        const double w = packed_element(panels.w, c, i);
+        sum += x.at(0, i) * w, ww += w * w;
+      }
+      const double step = 5.0 / most;  // |x| < 5
+      EXPECT_NEAR(out.at(0, c), sum,
+                  6 * step / std::sqrt(12.0) * std::sqrt(ww) + 1e-6 * std::sqrt(ww * k));
     }
-    const double step = 5.0 / 127;  // |x| < 5
-    EXPECT_NEAR(out.at(0, c), sum, 6 * step / std::sqrt(12.0) * std::sqrt(ww));
   }
 }
 

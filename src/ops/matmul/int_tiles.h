@@ -1,11 +1,12 @@
-// The panel kernels of arith `int` over tiles: 16 columns x 64 k of int8 at a time (simd/amx.h).
-// `Machine` names the tiles and the vector steps around them, so that the whole kernel also runs
-// emulated.
+// The panel kernels of ariths `int` and `int16` over tiles: 16 columns x 64 k of int8 at a time
+// (simd/amx.h). `Machine` names the tiles and the vector steps around them, so that the whole
+// kernel also runs emulated.
 //
-// int8 panels are tiles as they lie. int4 panels are multiplied out, code times multiplier, a few
-// steps ahead of their use; the f32 scaling of a block's sums waits for the steps of the next
-// block. Both are spread over the steps of 64 k, so that the vector units work while the tile unit
-// multiplies: two panels' step of 32 rows takes the tile unit 64 cycles.
+// A block of rows is two row tiles (or three); of 16-bit codes one, whose high and low halves take
+// the places of the two. int8 panels are tiles as they lie. int4 panels are multiplied out, code
+// times multiplier, a few steps ahead of their use; the f32 scaling of a block's sums waits for the
+// steps of the next block. Both are spread over the steps of 64 k, so that the vector units work
+// while the tile unit multiplies: two panels' step of 32 rows takes the tile unit 64 cycles.
 //
 // Include only from *_amx.cc and *_emulated.cc.
 #pragma once
@@ -18,9 +19,11 @@ namespace sluice::simd {
 
 inline constexpr int64_t kIntStepK = 64;
 inline constexpr int64_t kIntTileBytes = 1024;
-// Blocks of two row tiles that share a pass over the panels: their sums stay in the first-level
+// Blocks of rows that share a pass over the panels: their accumulators stay in the first-level
 // cache beside two blocks of multiplied-out weights.
-inline constexpr int64_t kIntGroupBlocks = 4;
+static constexpr int64_t int_group_blocks(WeightFormat format) {
+  return 4 * int_halves(format);
+}
 
 // Sums of one block of k on their way into the accumulators of one block of rows.
 struct IntPending {
@@ -207,10 +210,10 @@ class IntTileProduct {
     config.set(7, 16, 64);
     if (!three()) config.set(6, 16, 64);
     Tiles tiles(config);
-    const int64_t blocks = three() ? 1 : (rows_.tiles + 1) / 2;
-    for (int64_t block = 0; block < blocks; block += kIntGroupBlocks) {
+    const int64_t blocks = three() ? 1 : (rows_.tiles + kTilesOfBlock - 1) / kTilesOfBlock;
+    for (int64_t block = 0; block < blocks; block += kGroup) {
       first_ = block;
-      blocks_ = blocks - block < kIntGroupBlocks ? blocks - block : kIntGroupBlocks;
+      blocks_ = blocks - block < kGroup ? blocks - block : kGroup;
       Panels panels(product_, blocks_);
       for (int64_t p = product_.panel_begin; p < product_.panel_end; p += 2) {
         if (product_.panel_end - p > 1)
@@ -223,6 +226,10 @@ class IntTileProduct {
   }
 
  private:
+  static constexpr bool kHalves = int_halves(format) == 2;
+  static constexpr int64_t kGroup = int_group_blocks(format), kTilesOfBlock = kHalves ? 1 : 2;
+  static constexpr int64_t kAccumulators = kTilesOfBlock * 16 * 2 * 16;  // of a block of rows
+
   template <int Count>
   void multiply_pair(Tiles& tiles, Panels& panels, int64_t panel) {
     const int64_t all = int_groups(product_.k), whole = product_.block / kIntGroup;
@@ -232,7 +239,9 @@ class IntTileProduct {
       panels.begin(block, groups, Count);
       const Block here{block, panel, b, first / 2, (groups + 1) / 2};
       for (int64_t r = 0; r < blocks_; ++r) {
-        if (three())
+        if constexpr (kHalves)
+          multiply_block<2, Count>(tiles, panels, here, r);
+        else if (three())
           multiply_block<3, Count>(tiles, panels, here, r);
         else if ((first_ + r) * 2 + 1 < rows_.tiles)
           multiply_block<2, Count>(tiles, panels, here, r);
@@ -250,7 +259,7 @@ class IntTileProduct {
   };
 
   // 33 to 48 rows: a block of their own, which needs each step of the weights only once.
-  bool three() const { return rows_.tiles == 3; }
+  bool three() const { return !kHalves && rows_.tiles == 3; }
 
   // Sums in tiles 0 to 3 (row tile + 2 * panel), rows in 4 and 5, weights in 6 and 7.
   template <int Rows, int Count>
@@ -302,10 +311,11 @@ class IntTileProduct {
   template <int Rows, int Count>
   SLUICE_SIMD_INLINE void multiply_block(Tiles& tiles, Panels& panels, const Block& block,
                                          int64_t r) {
-    const int64_t height = rows_.height, a_step = height * 64, a_next = rows_.steps * a_step;
-    const int64_t tile = (first_ + r) * 2;
+    const int64_t height = rows_.height, a_step = height * rows_.halves * 64;
+    const int64_t a_tile = rows_.steps * a_step, a_next = kHalves ? height * 64 : a_tile;
+    const int64_t tile = (first_ + r) * kTilesOfBlock;
     const int64_t each = (pending_.rows + block.steps - 1) / block.steps;
-    const int8_t* a = rows_.codes + tile * a_next + block.step * a_step;
+    const int8_t* a = rows_.codes + tile * a_tile + block.step * a_step;
     tiles.template zero<0>();
     tiles.template zero<1>();
     tiles.template zero<2>();
@@ -327,11 +337,12 @@ class IntTileProduct {
     const int64_t row = tile * height, left = product_.row_count - row;
     pending_ = {};
     pending_.sums = sums;
-    pending_.acc = acc_ + r * 32 * 2 * 16;
-    pending_.rows = left < Rows * height ? left : Rows * height;
+    constexpr int64_t kRowTiles = kHalves ? 1 : Rows;
+    pending_.acc = acc_ + r * kAccumulators;
+    pending_.rows = left < kRowTiles * height ? left : kRowTiles * height;
     pending_.panels = Count;
     pending_.height = height;
-    for (int t = 0; t < Rows; ++t) {
+    for (int t = 0; t < kRowTiles; ++t) {
       const int64_t at = ((tile + t) * rows_.blocks + block.index) * height;
       pending_.scales[t] = rows_.scales + at;
       pending_.corrections[t] = rows_.corrections + at;
@@ -374,9 +385,10 @@ class IntTileProduct {
       const int64_t rows = count < left ? count : left;
       const int64_t at = p.done * p.panels * 16;
       for (int64_t panel = 0; panel < p.panels; ++panel)
-        Machine::template add_rows<format>(
-            p.sums + at + panel * 16, p.panels * 16, rows, p.corrections[t] + r, p.scales[t] + r,
-            p.weight_scales[panel], p.first, p.acc + at + panel * 16);
+        Machine::template add_rows<format>(p.sums + at + panel * 16, p.height * p.panels * 16,
+                                           p.panels * 16, rows, p.corrections[t] + r,
+                                           p.scales[t] + r, p.weight_scales[panel], p.first,
+                                           p.acc + at + panel * 16);
       p.done += rows;
       count -= rows;
     }
@@ -396,7 +408,7 @@ class IntTileProduct {
   IntPending pending_;
   int turn_ = 0;
   alignas(64) int32_t sums_[2][48 * 2 * 16];
-  alignas(64) float acc_[kIntGroupBlocks * 32 * 2 * 16];
+  alignas(64) float acc_[kGroup * kAccumulators];
 };
 
 template <class Machine, WeightFormat format>

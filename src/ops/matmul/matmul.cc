@@ -56,7 +56,8 @@ Status no_workspace(const MatmulArgs& args, Workspace workspace) {
                           args.w->k, workspace.bytes);
 }
 
-// A device's row: everything in one go. Arith int wants the workspace for its quantised rows.
+// A device's row: everything in one go. Ariths of integers want the workspace for their
+// quantised rows.
 Status launch(const ExecContext& context, const PanelKernel& kernel, const MatmulArgs& args,
               Workspace workspace) {
   const PackedMatrix& w = *args.w;
@@ -69,8 +70,9 @@ Status launch(const ExecContext& context, const PanelKernel& kernel, const Matmu
   product.panels = w.data;
   product.panel_bytes = panel_bytes(w.format, w.k, w.block);
   product.block = w.block;
-  if (args.arith == Arith::kInt) {
-    float* rows = WorkspaceCarver(workspace).take<float>(prepared_floats(args.out.rows, w.k));
+  if (quantizes_x(args.arith)) {
+    float* rows =
+        WorkspaceCarver(workspace).take<float>(prepared_floats(args.out.rows, w.k, args.arith));
     if (rows == nullptr) return no_workspace(args, workspace);
     product.prepared = reinterpret_cast<std::byte*>(rows);
   }
@@ -93,16 +95,22 @@ std::span<const Kernel<const PanelKernel>> panel_kernels() {
 }
 
 const Kernel<const PanelKernel>* select_panel_kernel(Isa isa, WeightFormat format, Arith arith) {
-  const char* in = arith == Arith::kF32Fma ? "f32" : quantizes_x(arith) ? "int8" : "bf16";
+  const char* in = arith == Arith::kF32Fma     ? "f32"
+                   : arith == Arith::kBf16Tile ? "bf16"
+                   : arith == Arith::kInt16    ? "int16"
+                                               : "int8";
   return select_kernel(panel_kernels(), isa, in, weight_format_name(format), arith_name(arith));
 }
 
-int64_t prepared_floats(int64_t rows, int64_t k) {
-  return rows * round_up(k, 32);
+int64_t prepared_floats(int64_t rows, int64_t k, Arith arith) {
+  // Two bytes for each k of whole tiles, scales and corrections: 32 k alone would not have the
+  // room.
+  return rows * round_up(k, arith == Arith::kInt16 ? 64 : 32);
 }
 
 size_t matmul_workspace_bytes(int64_t max_rows, int64_t max_k) {
-  return WorkspaceCarver::padded(static_cast<size_t>(prepared_floats(max_rows, max_k)) * 4);
+  return WorkspaceCarver::padded(
+      static_cast<size_t>(prepared_floats(max_rows, max_k, Arith::kInt16)) * sizeof(float));
 }
 
 Status matmul(const ExecContext& context, const MatmulArgs& args, Workspace workspace) {
@@ -133,7 +141,7 @@ Status matmul(const ExecContext& context, const MatmulArgs& args, Workspace work
   product.out_stride = args.out.stride;
   product.epilogue = kernel->run->store;
   product.prepared =
-      WorkspaceCarver(workspace).take<float>(prepared_floats(product.row_count, w.k));
+      WorkspaceCarver(workspace).take<float>(prepared_floats(product.row_count, w.k, args.arith));
   if (product.prepared == nullptr) return no_workspace(args, workspace);
   parallel_ranges(context, product.row_count, kPanelRowGrain,
                   [&](int64_t begin, int64_t end) { kernel->run->prepare(product, begin, end); });

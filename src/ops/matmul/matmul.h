@@ -5,8 +5,7 @@
 // depend on the other rows, on threads or on the ISA.
 //
 // tensor | shape  | dtype                | layout
-// x      | [*, K] | f32                  | row stride; bf16_tile rounds it to bf16, int and a8g32
-//        |        |                      | to int8
+// x      | [*, K] | f32                  | row stride; rounded as the arith says
 // rows   | [T]    | i32                  | optional gather of x's rows (rows that want logits)
 // w      | [N, K] | f32, bf16, mxfp4,    | kPanel16
 //        |        | int4, int8, GGUF's   |
@@ -14,7 +13,7 @@
 // bias   | [N]    | f32                  | optional, added last
 // out    | [T, N] | f32                  | row stride; must not alias x
 // Arith: f32_fma takes f32, bf16, mxfp4; bf16_tile takes bf16, mxfp4 (dequantised exactly to bf16);
-// int takes int4, int8; a8g32 takes GGUF's formats and mxfp4.
+// int takes int4, int16 int8; a8g32 takes GGUF's formats and mxfp4.
 // |error| against f64 of the same rounded inputs <= 2 eps sqrt(K) |x||w| (unit scale).
 // On CUDA devices every array, the panels of w included, is the device's, and `rows` is trusted.
 // Errors: shapes that disagree, a layout or format without a kernel, a workspace too small.

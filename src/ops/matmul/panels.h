@@ -29,7 +29,7 @@ struct PanelProduct {
   int64_t row_count = 0;
   int64_t k = 0;
   int64_t block = 0;  // k per scale: int4, int8
-  // row_count * round_up(k, 32) floats that prepare() fills in the order that multiply() streams.
+  // prepared_floats() that prepare() fills in the order that multiply() streams.
   float* prepared = nullptr;
   const std::byte* panels = nullptr;
   size_t panel_bytes = 0;
@@ -113,11 +113,11 @@ const Kernel<const PanelKernel>* select_panel_kernel(Isa isa, WeightFormat forma
 
 // The arith of a product with weights of the format.
 constexpr Arith panel_arith(WeightFormat format, Compute compute) {
-  if (is_int_format(format)) return Arith::kInt;
+  if (is_int_format(format)) return format == WeightFormat::kInt4 ? Arith::kInt : Arith::kInt16;
   return is_block_format(format) ? Arith::kA8G32 : arith_of(compute);
 }
 
 // Floats of PanelProduct::prepared.
-int64_t prepared_floats(int64_t rows, int64_t k);
+int64_t prepared_floats(int64_t rows, int64_t k, Arith arith);
 
 }  // namespace sluice

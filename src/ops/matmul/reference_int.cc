@@ -1,4 +1,4 @@
-// Scalar truth of arith `int`, from x and the panels as they are.
+// Scalar truth of ariths `int` and `int16`, from x and the panels as they are.
 #include <cmath>
 #include <cstring>
 
@@ -53,7 +53,7 @@ float dot_int(const PanelProduct& product, const float* x, const std::byte* pane
   for (int64_t k0 = 0; k0 < product.k; k0 += product.block) {
     const int64_t count = product.k - k0 < product.block ? product.k - k0 : product.block;
     const int64_t groups = int_groups(count);
-    const IntRowBlock row = quantize_row(x + k0, count);
+    const IntRowBlock row = quantize_row<format == WeightFormat::kInt8>(x + k0, count);
     const ColumnBlock column = read<format>(panel, c, groups);
     int32_t sum = 0;
     for (int64_t k = 0; k < count; ++k) sum += row.code[k] * column.value[k];
@@ -88,7 +88,7 @@ void multiply(const PanelProduct& product) {
 
 const PanelKernel matmul_int8_int4_reference = {prepare, multiply<WeightFormat::kInt4>,
                                                 store_tile_reference};
-const PanelKernel matmul_int8_int8_reference = {prepare, multiply<WeightFormat::kInt8>,
-                                                store_tile_reference};
+const PanelKernel matmul_int16_int8_reference = {prepare, multiply<WeightFormat::kInt8>,
+                                                 store_tile_reference};
 
 }  // namespace sluice

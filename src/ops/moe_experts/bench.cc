@@ -194,7 +194,10 @@ class Layer {
 
 void declare(Isa isa, const Problem& p, WeightFormat format, bool fused) {
   const Arith arith = panel_arith(format, Compute::kBf16);
-  const std::string name = std::string("moe_experts_") + (quantizes_x(arith) ? "int8_" : "bf16_") +
+  const std::string name = std::string("moe_experts_") +
+                           (arith == Arith::kInt16 ? "int16_"
+                            : quantizes_x(arith)   ? "int8_"
+                                                   : "bf16_") +
                            std::string(weight_format_name(format)) + "_" +
                            std::string(isa_name(isa)) + "/" + (fused ? "fused_" : "chain_") +
                            p.name;

@@ -21,7 +21,7 @@ struct Scratch {
   std::span<int32_t> starts, source, inverse, active;
   float* prepared = nullptr;  // [T*K, round_up(D, 32)], later y [T*K, D]
   float* hidden = nullptr;    // [T*K, round_up(I, 32)]: the second product's prepared input
-  // Ariths int and a8g32 only: hidden rows stay f32 until all k of a scale are there, and are
+  // Ariths that quantise x only: hidden rows stay f32 until all k of a scale are there, and are
   // prepared from there to here.
   float* down_prepared = nullptr;
   SortedPairs sorted;        // the caller's, or the first three
@@ -86,10 +86,10 @@ Result<Scratch> carve(const MoeExpertsArgs& a, Workspace workspace) {
   s.source = ints(slots);
   s.inverse = ints(slots);
   s.active = ints(slots);
-  s.prepared = carver.take<float>(prepared_floats(slots, a.x.cols));
-  s.hidden = carver.take<float>(prepared_floats(slots, a.experts.width));
+  s.prepared = carver.take<float>(prepared_floats(slots, a.x.cols, a.arith));
+  s.hidden = carver.take<float>(prepared_floats(slots, a.experts.width, a.arith));
   if (quantizes_x(a.arith))
-    s.down_prepared = carver.take<float>(prepared_floats(slots, a.experts.width));
+    s.down_prepared = carver.take<float>(prepared_floats(slots, a.experts.width, a.arith));
   enough = enough && (s.down_prepared != nullptr || !quantizes_x(a.arith));
   if (weighs_input(a)) s.weighed = carver.take<float>(slots * a.x.cols);
   enough = enough && (s.weighed != nullptr || !weighs_input(a));
@@ -174,13 +174,14 @@ Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs
   a.glu = true;
   a.activation = activation_of(args);
   a.out = MatrixF32(s.hidden, static_cast<int64_t>(args.ids.size()), args.experts.width,
-                    prepared_floats(1, args.experts.width));
+                    prepared_floats(1, args.experts.width, args.arith));
   SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, a, s.active.data()));
   if (plan.active.empty()) return plan;
   plan.prepared = s.prepared;
   if (quantizes_x(args.arith)) {
     // Nobody needs the hidden rows' place before the products.
-    const auto floats = prepared_floats(static_cast<int64_t>(args.ids.size()), args.experts.width);
+    const auto floats =
+        prepared_floats(static_cast<int64_t>(args.ids.size()), args.experts.width, args.arith);
     plan.rounded = {reinterpret_cast<std::byte*>(s.hidden),
                     static_cast<size_t>(floats) * sizeof(float)};
     prepare_grouped(context, plan);
@@ -272,8 +273,10 @@ std::span<const Kernel<PanelEpilogue>> moe_experts_epilogues() {
 size_t moe_experts_workspace_bytes(const MoeExpertsShape& shape) {
   const int64_t slots = shape.max_tokens * shape.k;
   const auto words = [](int64_t n) { return WorkspaceCarver::padded(static_cast<size_t>(n) * 4); };
-  return words(shape.experts + 1) + 3 * words(slots) + words(prepared_floats(slots, shape.d)) +
-         words(prepared_floats(slots, shape.width)) * (quantizes_x(shape.arith) ? 2 : 1) +
+  return words(shape.experts + 1) + 3 * words(slots) +
+         words(prepared_floats(slots, shape.d, shape.arith)) +
+         words(prepared_floats(slots, shape.width, shape.arith)) *
+             (quantizes_x(shape.arith) ? 2 : 1) +
          (shape.weight_point == WeightPoint::kInput ? words(slots * shape.d) : 0);
 }
 

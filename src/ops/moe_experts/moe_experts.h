@@ -3,7 +3,7 @@
 //   sort -> grouped_matmul with glu (D -> I) -> grouped_matmul (I -> D) -> combine
 // in one call that equals that chain bit for bit. The activation writes its rows rounded and in
 // the blocks that the second product streams: two passes over [T*K, I] and one loop fewer than the
-// chain, and half its workspace. (Ariths int and a8g32 scale several k, which several tasks may
+// chain, and half its workspace. (Ariths that quantise x scale several k, which several tasks may
 // write: their rows stay f32 and are quantised between the products.) Each piece is an op of its
 // own, because engines with expert parallelism put communication between them.
 //
@@ -69,7 +69,7 @@ struct MoeExpertsArgs {
 };
 struct MoeExpertsShape {
   int64_t max_tokens = 0, k = 0, experts = 0, d = 0, width = 0;
-  Arith arith = Arith::kInt;  // the one that needs most, unless said
+  Arith arith = Arith::kInt16;  // the one that needs most, unless said
   WeightPoint weight_point = WeightPoint::kOutput;
 };
 size_t moe_experts_workspace_bytes(const MoeExpertsShape& shape);
