@@ -132,6 +132,10 @@ TEST(StoreCommands, PackInspectRunScoreVerify) {
   EXPECT_EQ(experts["formats"], "int4/512");
   EXPECT_GT(experts["snr_db"], 15);
   EXPECT_LT(experts["bits_per_weight"], 5);
+  EXPECT_EQ(experts["beside"], "q4_0");
+  EXPECT_GT(experts["snr_db"], experts["beside_snr_db"]);
+  EXPECT_EQ(report["roles"]["head"]["beside"], "q8_0");
+  EXPECT_FALSE(report["roles"]["router"].contains("beside"));
   EXPECT_TRUE(report["roles"]["router"]["snr_db"].is_null());
   EXPECT_EQ(report["tensors"].size(), report["verified"]["tensors"]);
   const Ran inspected = sluice("inspect " + store);

@@ -172,7 +172,7 @@ def main(argv):
     say(type=weights, buffer=CLASSES[weights], version=f"kt-kernel {importlib.metadata.version('kt-kernel')}",
         flags="wheel, module loaded directly, sleeping through 80 % of a call", isa=kt.__cpu_variant__,
         threads=threads, copies=layer.copies, expert_bytes=layer.expert_bytes,
-        settle_s=0.3)  # its workers spin on for a while after a call
+        settle_s=0.1)  # its workers spin on for a while after a call
     serve(layer, data)
 
 

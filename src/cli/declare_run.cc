@@ -35,6 +35,8 @@ void add_model_options(CLI::App& sub, LoadRequest& load) {
       ->capture_default_str();
   add_option(sub, "--threads", load.threads, "Worker threads (default: one per core)")
       ->check(CLI::Range(1, 1024));
+  add_flag(sub, "--copy-weights", load.copy,
+           "A store: copy the weights into memory of large pages, where the file has small ones");
 }
 
 void add_sampling_options(CLI::App& sub, SamplingFlags& f) {

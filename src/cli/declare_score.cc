@@ -45,6 +45,8 @@ Command declare_score(CLI::App& app) {
       ->capture_default_str();
   add_option(*sub, "--threads", o->load.threads, "Worker threads (default: one per core)")
       ->check(CLI::Range(1, 1024));
+  add_flag(*sub, "--copy-weights", o->load.copy,
+           "A store: copy the weights into memory of large pages, where the file has small ones");
   add_flag(*sub, "--trace", o->trace, "Hidden states and router choices too")->needs(ids);
   add_option(*sub, "--greedy", o->greedy, "Continue each sequence by N tokens, greedily")
       ->needs(ids)

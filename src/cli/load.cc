@@ -14,6 +14,7 @@ Result<LoadedModel> load_for(Console& console, const LoadRequest& request) {
   SLUICE_ASSIGN_OR_RETURN(options.compute, compute_from_name(request.compute));
   SLUICE_ASSIGN_OR_RETURN(loaded.runtime,
                           Runtime::create({.threads = request.threads, .device = request.device}));
+  options.copy = request.copy;
   Progress progress(console, "loading");
   options.progress = [&](size_t done, size_t total) {
     progress.update(done, total);

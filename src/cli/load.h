@@ -14,6 +14,7 @@ struct LoadRequest {
   std::string compute = "bf16";
   int threads = 0;
   std::string device = "cpu";
+  bool copy = false;  // of a store's weights
 };
 struct LoadedModel {
   std::unique_ptr<Runtime> runtime;

@@ -1,11 +1,13 @@
 #include "cli/store_report.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <vector>
 
+#include "model/pack_loss.h"
 #include "ops/matmul/panels.h"
 
 namespace sluice {
@@ -30,6 +32,18 @@ void add_error(double error, double signal, ordered_json& out) {
   out["snr_db"] = lossy ? ordered_json(10 * std::log10(signal / error)) : ordered_json();
 }
 
+// Only where a pack has just measured it.
+void add_beside(double beside, double signal, const std::string& formats, ordered_json& out) {
+  if (beside <= 0 || signal <= 0) return;
+  out["beside"] = formats;
+  out["beside_relative_rms_error"] = std::sqrt(beside / signal);
+  out["beside_snr_db"] = 10 * std::log10(signal / beside);
+}
+std::string beside_of(const StoreEntry& e) {
+  const auto format = e.beside > 0 ? format_beside(e.format) : std::nullopt;
+  return format ? std::string(weight_format_name(*format)) : std::string();
+}
+
 double parameters_of(const StoreEntry& e) {
   return static_cast<double>(e.n) * static_cast<double>(e.vector ? 1 : e.k);
 }
@@ -49,7 +63,8 @@ ordered_json store_roles_json(const StoreHeader& header) {
     int64_t parameters = 0;
     uint64_t bytes = 0, tensors = 0;
     double error = 0, signal = 0;
-    std::set<std::string> formats, layouts, ariths;
+    double beside = 0, beside_signal = 0;  // of the entries that have it
+    std::set<std::string> formats, layouts, ariths, besides;
   };
   std::vector<std::string> order;
   std::map<std::string, Role> roles;
@@ -61,6 +76,11 @@ ordered_json store_roles_json(const StoreHeader& header) {
     ++r.tensors;
     r.error += e.error;
     r.signal += e.signal;
+    if (const std::string name = beside_of(e); !name.empty()) {
+      r.beside += e.beside;
+      r.beside_signal += e.signal;
+      r.besides.insert(name);
+    }
     std::string format(weight_format_name(e.format));
     if (e.block > 0) format += fmt::format("/{}", e.block);
     r.formats.insert(std::move(format));
@@ -79,6 +99,7 @@ ordered_json store_roles_json(const StoreHeader& header) {
         {"layouts", joined(r.layouts)},
         {"ariths", joined(r.ariths)}};
     add_error(r.error, r.signal, j);
+    add_beside(r.beside, r.beside_signal, joined(r.besides), j);
     out[name] = std::move(j);
   }
   return out;
@@ -99,14 +120,18 @@ ordered_json store_tensors_json(const StoreHeader& header) {
         {"bytes", e.bytes},
         {"bits_per_weight", 8.0 * static_cast<double>(e.bytes) / parameters_of(e)}};
     add_error(e.error, e.signal, j);
+    add_beside(e.beside, e.signal, beside_of(e), j);
     out.push_back(std::move(j));
   }
   return out;
 }
 
 void print_store_roles(const ordered_json& roles, Console& console) {
-  console.out << fmt::format("{:10}{:>13}{:>12}{:>8}  {:21}{:23}{:24}{}\n", "role", "parameters",
-                             "size", "bits/w", "format", "layout", "arith", "error (SNR)");
+  const bool beside = std::any_of(roles.begin(), roles.end(),
+                                  [](const ordered_json& r) { return r.contains("beside"); });
+  console.out << fmt::format("{:10}{:>13}{:>12}{:>8}  {:21}{:23}{:24}{:{}}{}\n", "role",
+                             "parameters", "size", "bits/w", "format", "layout", "arith",
+                             "error (SNR)", beside ? 18 : 0, beside ? "GGUF's of that width" : "");
   for (const auto& role : roles.items()) {
     const ordered_json& r = role.value();
     const std::string error =
@@ -114,11 +139,16 @@ void print_store_roles(const ordered_json& roles, Console& console) {
             ? "none"
             : fmt::format("{:.4f} ({:.1f} dB)", r["relative_rms_error"].get<double>(),
                           r["snr_db"].get<double>());
-    console.out << fmt::format("{:10}{:>13}{:>12}{:>8.3f}  {:21}{:23}{:24}{}\n", role.key(),
-                               r["parameters"].get<int64_t>(),
-                               human_bytes(r["bytes"].get<size_t>()),
-                               r["bits_per_weight"].get<double>(), text_of(r["formats"]),
-                               text_of(r["layouts"]), text_of(r["ariths"]), error);
+    const std::string theirs = r.contains("beside")
+                                   ? fmt::format("{} {:.4f} ({:.1f} dB)", text_of(r["beside"]),
+                                                 r["beside_relative_rms_error"].get<double>(),
+                                                 r["beside_snr_db"].get<double>())
+                                   : "";
+    console.out << fmt::format(
+        "{:10}{:>13}{:>12}{:>8.3f}  {:21}{:23}{:24}{:{}}{}\n", role.key(),
+        r["parameters"].get<int64_t>(), human_bytes(r["bytes"].get<size_t>()),
+        r["bits_per_weight"].get<double>(), text_of(r["formats"]), text_of(r["layouts"]),
+        text_of(r["ariths"]), error, theirs.empty() ? 0 : 18, theirs);
   }
 }
 

@@ -262,8 +262,8 @@ Result<std::unique_ptr<Model>> load_model(Runtime& runtime, const std::string& p
                                           const LoadOptions& options) {
   if (is_packed_store(path)) {
     SLUICE_ASSIGN_OR_RETURN(auto packed, load_packed_store(runtime, path, options));
-    if (const auto* store = static_cast<const PackedStore*>(packed->source.get()))
-      store->read_ahead();
+    const auto* store = static_cast<const PackedStore*>(packed->source.get());
+    if (store != nullptr && !options.copy) store->read_ahead();
     return packed;
   }
   const auto start = std::chrono::steady_clock::now();

@@ -1,5 +1,6 @@
 // load_packed_store: the tensor table finds its weights in a packed store by name.
 #include <chrono>
+#include <cstring>
 
 #include "model/config.h"
 #include "model/footprint.h"
@@ -10,11 +11,35 @@
 namespace sluice {
 namespace {
 
+// The store's payload in one block of memory, where the device can give it large pages.
+Result<std::shared_ptr<const Buffer>> copy_payload(Runtime& runtime, const PackedStore& store,
+                                                   const LoadOptions& options) {
+  constexpr uint64_t kPiece = uint64_t{16} << 20;
+  const uint64_t bytes = store.header().file_bytes - store.header().payload;
+  SLUICE_ASSIGN_OR_RETURN(Buffer buffer, runtime.host().allocate(bytes, "weights"));
+  const auto pieces = ceil_div(static_cast<int64_t>(bytes), static_cast<int64_t>(kPiece));
+  const int64_t together = 4 * runtime.pool().size();
+  for (int64_t first = 0; first < pieces; first += together) {
+    if (options.progress &&
+        !options.progress(static_cast<size_t>(first), static_cast<size_t>(pieces)))
+      return Status(StatusCode::kCancelled, "loading was cancelled");
+    runtime.pool().parallel_for(std::min(together, pieces - first), 1, [&](int64_t i, int) {
+      const uint64_t at = static_cast<uint64_t>(first + i) * kPiece;
+      const uint64_t count = std::min(kPiece, bytes - at);
+      std::memcpy(buffer.data() + at, store.payload() + at, count);
+      store.release_pages(store.payload() + at, count);
+    });
+  }
+  SLUICE_RETURN_IF_ERROR(store.health());
+  return std::make_shared<const Buffer>(std::move(buffer));
+}
+
 // Where a rule's weights go, each once; the counterpart of the packer's plan.
 class StoreLoader {
  public:
-  StoreLoader(Runtime& runtime, const PackedStore& store, Model& model)
-      : device_(runtime.device()), store_(store), model_(model) {}
+  StoreLoader(Runtime& runtime, const PackedStore& store, std::shared_ptr<const Buffer> copy,
+              Model& model)
+      : device_(runtime.device()), store_(store), copy_(std::move(copy)), model_(model) {}
 
   Status load(const TensorRule& rule) {
     rule_ = &rule;
@@ -43,6 +68,16 @@ class StoreLoader {
     return e;
   }
 
+  // Where the bytes are: in the mapped file, or in the copy of its payload.
+  PackedMatrix matrix_of(const StoreEntry& e) const {
+    PackedMatrix m = store_.matrix(e);
+    if (copy_ == nullptr) return m;
+    m.data = copy_->data() + (e.offset - store_.header().payload);
+    m.storage = StorageKind::kHeap;
+    m.owner = copy_;
+    return m;
+  }
+
   Status matrix(const std::string& name, PackedMatrix* out) {
     SLUICE_ASSIGN_OR_RETURN(const StoreEntry* e, find(name, false, rule_->n, rule_->k));
     if (e == nullptr) return ok_status();
@@ -50,7 +85,7 @@ class StoreLoader {
     if (e->layout != want)
       return damaged(name, fmt::format("layout: expected {}, got {}", weight_layout_name(want),
                                        weight_layout_name(e->layout)));
-    SLUICE_ASSIGN_OR_RETURN(*out, place(device_, store_.matrix(*e), name));
+    SLUICE_ASSIGN_OR_RETURN(*out, place(device_, matrix_of(*e), name));
     return ok_status();
   }
   Result<std::vector<float>> values(int64_t count) {
@@ -96,7 +131,7 @@ class StoreLoader {
     if (!rows && (!model_.spec.tied_head || e->layout != WeightLayout::kPanel16))
       return damaged(name, "an embedding cannot have this layout");
     model_.spec.embed_scale = round_to_stored(model_.spec.embed_scale, e->stored);
-    SLUICE_ASSIGN_OR_RETURN(model_.embedding, place(device_, store_.matrix(*e), name));
+    SLUICE_ASSIGN_OR_RETURN(model_.embedding, place(device_, matrix_of(*e), name));
     if (!model_.spec.tied_head) return ok_status();
     if (rows) return matrix(std::string(kTiedHeadName), &model_.head);
     model_.head = model_.embedding;
@@ -106,6 +141,7 @@ class StoreLoader {
 
   Device& device_;
   const PackedStore& store_;
+  std::shared_ptr<const Buffer> copy_;  // or null
   Model& model_;
   const TensorRule* rule_ = nullptr;
   size_t used_ = 0, bytes_ = 0;
@@ -142,7 +178,11 @@ Result<std::unique_ptr<Model>> load_packed_store(Runtime& runtime, const std::st
     return resource_exhausted("{}: the weights need {} bytes of memory, {} has {}", path,
                               store->header().file_bytes, runtime.device().name(),
                               runtime.device().memory_bytes());
-  StoreLoader loader(runtime, *store, *model);
+  std::shared_ptr<const Buffer> copy;
+  if (options.copy && on_cpu) {
+    SLUICE_ASSIGN_OR_RETURN(copy, copy_payload(runtime, *store, options));
+  }
+  StoreLoader loader(runtime, *store, std::move(copy), *model);
   size_t done = 0;
   for (const TensorRule& rule : table.rules) {
     if (options.progress && !options.progress(done++, table.rules.size()))

@@ -105,6 +105,9 @@ struct Model {
 
 struct LoadOptions {
   Compute compute = Compute::kBf16;
+  // A packed store's matrices are copied into memory of large pages instead of being used where the
+  // file is mapped. Costs that memory beside the page cache, and the time of the copy.
+  bool copy = false;
   // Called with tensors done / total from the loading thread; returning false cancels the load.
   std::function<bool(size_t done, size_t total)> progress;
 };

@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "model/config.h"
+#include "model/pack_loss.h"
 #include "model/pack_plan.h"
 #include "model/stored_views.h"
 #include "ops/matmul/quantize_mxfp4.h"
@@ -54,37 +55,6 @@ uint64_t inputs_of(const TensorSource& source) {
     add(st.st_mtim.tv_nsec);
   }
   return sum.value();
-}
-
-// Sums of squares over all elements: of the difference, and of the reference.
-struct Loss {
-  double error = 0, signal = 0;
-};
-Loss loss_of(const PackedMatrix& packed, const PackedMatrix& reference) {
-  const auto values = static_cast<size_t>(packed.k * kPanelColumns);
-  std::vector<float> ours(values), theirs(values);
-  const bool glu = packed.layout == WeightLayout::kGluPanel16;
-  const int64_t outputs = glu ? packed.n / 2 : packed.n;
-  Loss loss;
-  for (int64_t p = 0; p < packed.panels(); ++p) {
-    unpack_panel(packed, p, ours.data());
-    unpack_panel(reference, p, theirs.data());
-    const int64_t columns = std::min(outputs - (glu ? p / 2 : p) * kPanelColumns, kPanelColumns);
-    double error[kPanelColumns] = {}, signal[kPanelColumns] = {};
-    for (int64_t k = 0; k < packed.k; ++k) {
-      for (int64_t c = 0; c < columns; ++c) {
-        const auto at = static_cast<size_t>(k * kPanelColumns + c);
-        const double r = theirs[at], d = static_cast<double>(ours[at]) - r;
-        error[c] += d * d;
-        signal[c] += r * r;
-      }
-    }
-    for (int64_t c = 0; c < columns; ++c) {
-      loss.error += error[c];
-      loss.signal += signal[c];
-    }
-  }
-  return loss;
 }
 
 class StorePacker {
@@ -163,7 +133,7 @@ class StorePacker {
     const size_t bytes = values.size() * sizeof(float);
     SLUICE_RETURN_IF_ERROR(writer_.write(i, 0, values.data(), bytes));
     done_ += bytes;
-    return writer_.finish(i, checksum(values.data(), bytes), 0, 0);
+    return writer_.finish(i, checksum(values.data(), bytes), {});
   }
 
   Status write_matrix(size_t i) {
@@ -171,16 +141,17 @@ class StorePacker {
     if (item.to_mxfp4) return write_mxfp4(i);
     SLUICE_ASSIGN_OR_RETURN(const PackedMatrix packed,
                             pack_resolved(host_, *item.rule, item.expert, entry(i).format, how_));
-    Loss loss;
+    PackLoss loss;
     if (item.lossy) {
       const WeightFormat exact = item.exact;
       SLUICE_ASSIGN_OR_RETURN(const PackedMatrix reference,
                               pack_resolved(host_, *item.rule, item.expert, exact));
-      loss = loss_of(packed, reference);
+      loss = pack_loss(packed, reference, format_beside(packed.format));
     }
     SLUICE_RETURN_IF_ERROR(writer_.write(i, 0, packed.data, packed.bytes));
     done_ += packed.bytes;
-    return writer_.finish(i, checksum(packed.data, packed.bytes), loss.error, loss.signal);
+    return writer_.finish(i, checksum(packed.data, packed.bytes),
+                          {loss.error, loss.signal, loss.beside});
   }
 
   Status write_mxfp4(size_t i) {
@@ -192,10 +163,11 @@ class StorePacker {
     PackedMatrix packed = exact;
     packed.format = WeightFormat::kMXFP4;
     packed.data = bytes.data();
-    const Loss loss = loss_of(packed, exact);
+    const PackLoss loss = pack_loss(packed, exact, format_beside(packed.format));
     SLUICE_RETURN_IF_ERROR(writer_.write(i, 0, bytes.data(), bytes.size()));
     done_ += bytes.size();
-    return writer_.finish(i, checksum(bytes.data(), bytes.size()), loss.error, loss.signal);
+    return writer_.finish(i, checksum(bytes.data(), bytes.size()),
+                          {loss.error, loss.signal, loss.beside});
   }
 
   // A large [N, K] matrix: as many slices at a time as there are workers.
@@ -212,9 +184,9 @@ class StorePacker {
     const auto together = std::min(slices, static_cast<size_t>(pool_.size()));
     const size_t slice_bytes = static_cast<size_t>(steps) * step_bytes;
     std::vector<std::vector<std::byte>> buffers(together);
-    std::vector<Loss> losses(together);
+    std::vector<PackLoss> losses(together);
     RunningChecksum sum;
-    Loss loss;
+    PackLoss loss;
     for (size_t first = 0; first < slices; first += together) {
       const size_t count = std::min(together, slices - first);
       const Status packed = for_each(count, [&](size_t b) {
@@ -229,15 +201,14 @@ class StorePacker {
       SLUICE_RETURN_IF_ERROR(packed.annotate(item.where()));
       for (size_t b = 0; b < count; ++b) {
         sum.add(buffers[b].data(), buffers[b].size());
-        loss.error += losses[b].error;
-        loss.signal += losses[b].signal;
+        loss.add(losses[b]);
       }
     }
-    return writer_.finish(i, sum.value(), loss.error, loss.signal);
+    return writer_.finish(i, sum.value(), {loss.error, loss.signal, loss.beside});
   }
 
   Status pack_slice(const PackItem& item, const StoreEntry& e, const RowSlice& rows, std::byte* out,
-                    Loss* loss) {
+                    PackLoss* loss) {
     const auto [stored, stored_bytes] = stored_range(*item.rule, rows);
     if (e.layout == WeightLayout::kRowMajor) {
       std::memcpy(out, stored, stored_bytes);
@@ -251,7 +222,7 @@ class StorePacker {
 
   // What a slice has lost; MXFP4 codes are chosen here, too, because both need the exact values.
   Status measure(const PackItem& item, const StoreEntry& e, const RowSlice& rows, std::byte* packed,
-                 Loss* loss) {
+                 PackLoss* loss) {
     const size_t bytes = packed_bytes(WeightFormat::kF32, WeightLayout::kPanel16, rows.count, e.k);
     SLUICE_ASSIGN_OR_RETURN(const Buffer exact, host_.allocate(bytes, "weights"));
     SLUICE_RETURN_IF_ERROR(pack_rows(*item.rule, rows, WeightFormat::kF32, exact.data()));
@@ -263,7 +234,7 @@ class StorePacker {
     ours.data = packed;
     theirs.data = exact.data();
     if (item.to_mxfp4) SLUICE_RETURN_IF_ERROR(requantize_mxfp4(theirs, !options_.nearest, packed));
-    *loss = loss_of(ours, theirs);
+    *loss = pack_loss(ours, theirs, format_beside(e.format));
     return ok_status();
   }
 

@@ -1,6 +1,7 @@
 // Packed stores of whole models: what is loaded from one is what the directory would have given.
 #include <filesystem>
 
+#include "base/fp.h"
 #include "model/checkpoint_files.h"
 #include "model/pack_store.h"
 #include "ops/matmul/pack.h"
@@ -71,6 +72,28 @@ void expect_same(Model& a, Model& b) {
   }
 }
 
+// What ggml's rule for Q4_0 loses: 32 weights of a row share d = m / -8, m the first of the largest
+// magnitude, kept in f16.
+double q4_0_error(const PackedMatrix& exact) {
+  double error = 0;
+  for (int64_t n = 0; n < exact.n; ++n) {
+    for (int64_t first = 0; first < exact.k; first += 32) {
+      const int64_t end = std::min(first + 32, exact.k);
+      float m = 0;
+      for (int64_t k = first; k < end; ++k)
+        if (const float w = packed_element(exact, n, k); std::fabs(w) > std::fabs(m)) m = w;
+      const float d = m / -8, inverse = d != 0 ? 1 / d : 0;
+      const double kept = f16_to_f32(f32_to_f16(d));
+      for (int64_t k = first; k < end; ++k) {
+        const float w = packed_element(exact, n, k);
+        const int code = std::min(15, static_cast<int>(w * inverse + 8.5f));
+        error += (kept * (code - 8) - w) * (kept * (code - 8) - w);
+      }
+    }
+  }
+  return error;
+}
+
 class StoreOf : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(StoreOf, Bf16IsWhatTheDirectoryLoads) {
@@ -89,6 +112,24 @@ TEST_P(StoreOf, Bf16IsWhatTheDirectoryLoads) {
   }
   EXPECT_TRUE(report->header.fits(Compute::kBf16));
   EXPECT_GE(checked, 1);
+}
+
+TEST_P(StoreOf, ACopyOfTheWeightsIsTheWeights) {
+  const ScratchDir dir;
+  ASSERT_TRUE(pack(golden_dir(GetParam()), dir / "store", {.weights = StoreFormat::kInt8}).ok());
+  Loaded mapped = load_dir(dir / "store", Compute::kBf16);
+  ASSERT_NE(mapped.model, nullptr);
+  const auto rt = runtime_with(2);
+  int calls = 0;
+  LoadOptions options{.copy = true};
+  options.progress = [&](size_t done, size_t total) { return ++calls, done <= total; };
+  auto copied = load_model(*rt, dir / "store", options);
+  ASSERT_TRUE(copied.ok()) << copied.status().message();
+  EXPECT_GT(calls, 1);
+  EXPECT_EQ((*copied)->layers[0].attention.q.storage, StorageKind::kHeap);
+  expect_same(**copied, *mapped.model);
+  options.progress = [](size_t, size_t) { return false; };
+  EXPECT_EQ(load_model(*rt, dir / "store", options).status().code(), StatusCode::kCancelled);
 }
 
 TEST_P(StoreOf, F32IsWhatTheDirectoryLoadsForComputeF32) {
@@ -135,7 +176,8 @@ TEST_P(StoreOf, IntegersAreThePackersOwnAndTheErrorIsTheirs) {
       return x.bytes == a.bytes && std::abs(x.error / error - 1) < 1e-9 &&
              std::abs(x.signal / signal - 1) < 1e-9;
     });
-    EXPECT_NE(e, entries.end()) << "layer " << l;
+    ASSERT_NE(e, entries.end()) << "layer " << l;
+    EXPECT_NEAR(e->beside / q4_0_error(b), 1, 1e-9);
   }
   EXPECT_EQ(store.model->head.format, WeightFormat::kInt8);
   EXPECT_EQ(store.model->embedding.layout, WeightLayout::kRowMajor);
@@ -251,7 +293,8 @@ TEST(Store, SaysForWhichComputeItWasPacked) {
 TEST(Store, AnInterruptedPackGoesOnAndGivesTheSameBytes) {
   const ScratchDir dir;
   const std::string model = golden_dir("gptoss-a");
-  ASSERT_TRUE(pack(model, dir / "whole", {.weights = StoreFormat::kInt4}).ok());
+  const auto whole = pack(model, dir / "whole", {.weights = StoreFormat::kInt4});
+  ASSERT_TRUE(whole.ok()) << whole.status().message();
   size_t resumed = 0;
   int packs = 0;
   for (bool done = false; !done; ++packs) {
@@ -265,6 +308,8 @@ TEST(Store, AnInterruptedPackGoesOnAndGivesTheSameBytes) {
     done = report.ok();
     if (done) {
       resumed = report->resumed;
+      for (size_t i = 0; i < whole->header.entries.size(); ++i)
+        EXPECT_EQ(report->header.entries[i].beside, whole->header.entries[i].beside);
     } else {
       EXPECT_EQ(report.status().code(), StatusCode::kCancelled) << report.status().message();
       EXPECT_FALSE(fs::exists(dir / "store"));

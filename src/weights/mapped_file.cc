@@ -6,12 +6,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <mutex>
 
+#include "base/topology.h"
 #include "weights/tensor_source.h"
+
+#ifndef MADV_POPULATE_READ  // older headers
+#define MADV_POPULATE_READ 22
+#endif
 
 namespace sluice {
 namespace {
@@ -23,6 +29,7 @@ struct Mapping {
   std::atomic<bool> damaged{false};
 };
 constexpr int kMaxMappings = 4096;
+constexpr size_t kReadAheadPiece = size_t{32} << 20;
 struct FaultTable {
   std::array<Mapping, kMaxMappings> mappings;
   std::atomic<int> used{0};  // slots ever used
@@ -149,6 +156,8 @@ Result<std::shared_ptr<MappedFile>> MappedFile::open(const std::string& path) {
 }
 
 MappedFile::~MappedFile() {
+  stop_.store(true);
+  if (reader_.joinable()) reader_.join();
   if (slot_ >= 0) {
     FaultTable& t = table();
     std::lock_guard lock(t.mutex);
@@ -175,8 +184,23 @@ void MappedFile::release_pages(const std::byte* p, size_t bytes) const {
   ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
-void MappedFile::read_ahead() const {
-  if (data_ != nullptr) ::madvise(data_, bytes_, MADV_WILLNEED);
+void MappedFile::prefer_large_pages() const {
+  if (data_ != nullptr) ::madvise(data_, bytes_, MADV_HUGEPAGE);
+}
+
+// MADV_WILLNEED would be one call, but reads into small pages. Populating reads as a fault does, in
+// the pages that prefer_large_pages() asked for, and leaves nothing to fault for the kernels.
+void MappedFile::read_ahead() {
+  if (data_ == nullptr || reader_.joinable() || bytes_ > memory_limit_bytes() / 4 * 3) return;
+  reader_ = std::thread([this] {
+    for (size_t at = 0; at < bytes_ && !stop_.load(); at += kReadAheadPiece) {
+      const size_t count = std::min(kReadAheadPiece, bytes_ - at);
+      if (::madvise(data_ + at, count, MADV_POPULATE_READ) == 0) continue;
+      // A system before 5.14, or a file that was cut: who reads it will be told.
+      if (errno == EINVAL) ::madvise(data_ + at, bytes_ - at, MADV_WILLNEED);
+      return;
+    }
+  });
 }
 
 Status guard_mapped_reads(const std::function<Status()>& body) {

@@ -42,6 +42,27 @@ TEST(MappedFile, ReadsAndReleases) {
   EXPECT_EQ(map(dir / "empty")->bytes(), 0u);
 }
 
+TEST(MappedFile, ReadsAheadAndEndsWithTheMapping) {
+  const ScratchDir dir;
+  write_file(dir / "f", std::string(70 << 20, '\1'));  // three pieces
+  for (int i = 0; i < 3; ++i) {
+    const auto file = map(dir / "f");
+    file->prefer_large_pages();
+    file->read_ahead();
+    file->read_ahead();
+    if (i > 0) {
+      EXPECT_EQ(sum(*file), 70 << 20);
+    }
+  }
+  write_file(dir / "empty", "");
+  map(dir / "empty")->read_ahead();
+  const auto cut = map(dir / "f");
+  ASSERT_EQ(::truncate((dir / "f").c_str(), 8192), 0);
+  cut->read_ahead();  // finds no more than that, and says nothing
+  EXPECT_EQ(sum(*cut), 8192);
+  EXPECT_FALSE(cut->health().ok());
+}
+
 TEST(MappedFile, TruncatedWhileMappedIsACleanError) {
   const ScratchDir dir;
   write_file(dir / "f", std::string(40'960, '\1'));

@@ -21,6 +21,7 @@ Result<std::unique_ptr<PackedStore>> PackedStore::open(const std::string& direct
   store->directory_ = directory;
   const std::string path = fmt::format("{}/{}", directory, kStoreFileName);
   SLUICE_ASSIGN_OR_RETURN(store->file_, MappedFile::open(path));
+  store->file_->prefer_large_pages();
   const MappedFile& file = *store->file_;
   Result<StoreHeader> header = internal_error("not parsed");
   SLUICE_RETURN_IF_ERROR(guard_mapped_reads([&] {

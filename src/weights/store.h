@@ -31,6 +31,8 @@ class PackedStore : public TensorSource {
   // Storage kMapped; valid as long as anybody holds it.
   PackedMatrix matrix(const StoreEntry& entry) const;
   std::vector<float> vector(const StoreEntry& entry) const;
+  // The mapped bytes of all tensors: header().file_bytes - header().payload of them.
+  const std::byte* payload() const { return file_->data() + header_.payload; }
   // Compares every tensor and every file beside with its checksum; the first that differs speaks.
   // `progress` is called from this thread with bytes done and in all; false cancels.
   Status verify(ThreadPool& pool, const std::function<bool(uint64_t, uint64_t)>& progress) const;

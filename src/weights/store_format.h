@@ -62,6 +62,8 @@ struct StoreEntry {
   uint64_t offset = 0, bytes = 0, checksum = 0;
   // Sums of squares: of what packing lost, and of the weights themselves (0, 0 where it is exact).
   double error = 0, signal = 0;
+  // Only in a pack's report, not in the file: what GGUF's format of that width would have lost.
+  double beside = 0;
 
   uint64_t expected_bytes() const {
     return vector ? static_cast<uint64_t>(n) * 4 : packed_bytes(format, layout, n, k, block);

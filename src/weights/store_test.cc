@@ -54,7 +54,7 @@ Status write_entry(StoreWriter& writer, size_t i) {
   const size_t half = bytes.size() / 2;
   SLUICE_RETURN_IF_ERROR(writer.write(i, half, bytes.data() + half, bytes.size() - half));
   SLUICE_RETURN_IF_ERROR(writer.write(i, 0, bytes.data(), half));
-  return writer.finish(i, checksum(bytes.data(), bytes.size()), 0.25, 4.0);
+  return writer.finish(i, checksum(bytes.data(), bytes.size()), {0.25, 4.0, 0.5});
 }
 
 class StoreTest : public ::testing::Test {

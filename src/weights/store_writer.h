@@ -35,8 +35,11 @@ class StoreWriter {
   size_t resumed() const { return resumed_; }
   // Bytes of an entry from `at` on. Thread-safe.
   Status write(size_t entry, uint64_t at, const void* data, size_t bytes);
-  // All bytes of the entry are written. Thread-safe.
-  Status finish(size_t entry, uint64_t checksum, double error, double signal);
+  // All bytes of the entry are written, with that loss (StoreEntry). Thread-safe.
+  struct Loss {
+    double error = 0, signal = 0, beside = 0;
+  };
+  Status finish(size_t entry, uint64_t checksum, const Loss& loss);
   // Every entry is finished: the store takes its place.
   Status commit();
 
@@ -46,8 +49,11 @@ class StoreWriter {
   Status reserve();
   Status resume(const std::string& journal);
   bool recall(const std::string& line);
+  void note(size_t entry, uint64_t checksum, const Loss& loss);
   Status copy_beside(const std::vector<std::string>& beside);
   Status write_at(const void* data, size_t bytes, uint64_t at);
+  void map_large();
+  void make_large(uint64_t at, size_t bytes) const;
   Status os_error(const std::string& path, std::string_view what) const;
 
   std::string store_, partial_, file_path_, journal_path_;
@@ -56,6 +62,7 @@ class StoreWriter {
   std::mutex mutex_;
   size_t resumed_ = 0;
   int fd_ = -1, journal_ = -1;
+  std::byte* mapped_ = nullptr;  // the whole file, read-only; or null
 };
 
 }  // namespace sluice
