@@ -5,6 +5,7 @@
 #include <random>
 #include <set>
 
+#include "cli/raw_experts.h"
 #include "cli/synthetic_experts.h"
 #include "cli/version.h"
 #include "device/cpu/probe.h"
@@ -14,7 +15,7 @@
 namespace sluice {
 namespace {
 
-constexpr int kWarmups = 2, kCalls = 7;
+constexpr int kWarmups = 2, kCalls = 7, kRawCalls = 3;
 
 struct Roofs {
   double read = 0, peak = 0;  // bytes and operations per second
@@ -24,6 +25,7 @@ struct Measured {
   int64_t tokens = 0, calls = 0;
   double experts = 0;
   double median = 0, best = 0, roof = 0;  // seconds
+  double raw = 0;                         // median of steps that pack their weights; 0: not asked
   double operations = 0, bytes = 0;
 };
 
@@ -33,6 +35,7 @@ struct Bench {
   const SyntheticFormat* format = nullptr;
   std::unique_ptr<Runtime> runtime;
   std::unique_ptr<SyntheticExperts> layer;
+  std::unique_ptr<RawExperts> raw;  // --prefused no
   Roofs roofs;
   int64_t turn = 0;
 };
@@ -69,44 +72,88 @@ double distinct(const std::vector<int32_t>& ids) {
   return static_cast<double>(std::set<int32_t>(ids.begin(), ids.end()).size());
 }
 
+// The inputs of a step of so many tokens, and the step itself.
+struct Step {
+  Step(Bench& bench, int64_t tokens)
+      : b(bench),
+        t(tokens),
+        x(static_cast<size_t>(tokens * bench.shape.d)),
+        out(x.size()),
+        weights(static_cast<size_t>(tokens * bench.shape.k),
+                1.0f / static_cast<float>(bench.shape.k)) {
+    std::mt19937 random(static_cast<uint32_t>(b.options.seed));
+    for (float& v : x) v = static_cast<float>(random()) * 0x1p-31f - 1.0f;
+  }
+  Status allocate() {
+    const ExpertShape& s = b.shape;
+    SLUICE_ASSIGN_OR_RETURN(
+        workspace,
+        b.runtime->device().allocate(moe_experts_workspace_bytes({t, s.k, s.experts, s.d, s.width}),
+                                     "bench: workspace"));
+    return ok_status();
+  }
+  void route() {
+    ids = draw_experts(b.shape, routing_of(b.options.routing), t,
+                       b.options.seed + static_cast<uint64_t>(1000 + b.turn));
+  }
+  Status run(const ExpertWeights& experts) {
+    MoeExpertsArgs args;
+    args.arith = b.format->arith;
+    args.x = {x.data(), t, b.shape.d};
+    args.ids = ids;
+    args.weights = weights;
+    args.k = b.shape.k;
+    args.experts = experts;
+    args.out = {out.data(), t, b.shape.d};
+    return moe_experts(b.runtime->context(), args, {workspace.data(), workspace.bytes()});
+  }
+
+  Bench& b;
+  int64_t t;
+  std::vector<float> x, out, weights;
+  std::vector<int32_t> ids;
+  Buffer workspace;
+};
+
+// Seconds of a step that has raw weights only: the experts that it needs are packed in it.
+Result<double> measure_raw(Step& step) {
+  std::vector<double> seconds;
+  for (int call = 0; call < 1 + kRawCalls; ++call) {
+    if (interrupted()) return Status(StatusCode::kCancelled, "interrupted");
+    step.route();
+    ++step.b.turn;
+    const double start = now_seconds();
+    SLUICE_ASSIGN_OR_RETURN(
+        const ExpertWeights experts,
+        step.b.raw->prefuse(step.b.runtime->device(), step.b.runtime->pool(), step.ids));
+    SLUICE_RETURN_IF_ERROR(step.run(experts));
+    if (call > 0) seconds.push_back(now_seconds() - start);
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
 // One number of tokens: calls until there are enough of them and time has passed.
 Result<Measured> measure(Bench& b, int64_t tokens) {
   const ExpertShape& s = b.shape;
-  const auto slots = static_cast<size_t>(tokens * s.k);
-  std::vector<float> x(static_cast<size_t>(tokens * s.d)), out(x.size());
-  const std::vector<float> weights(slots, 1.0f / static_cast<float>(s.k));
-  std::mt19937 random(static_cast<uint32_t>(b.options.seed));
-  for (float& v : x) v = static_cast<float>(random()) * 0x1p-31f - 1.0f;
-  SLUICE_ASSIGN_OR_RETURN(
-      const Buffer workspace,
-      b.runtime->device().allocate(
-          moe_experts_workspace_bytes({tokens, s.k, s.experts, s.d, s.width}), "bench: workspace"));
+  Step step(b, tokens);
+  SLUICE_RETURN_IF_ERROR(step.allocate());
   Measured m;
   m.tokens = tokens;
-  m.operations = 2.0 * static_cast<double>(slots) * 3.0 * static_cast<double>(s.d * s.width);
+  m.operations = 2.0 * static_cast<double>(tokens * s.k) * 3.0 * static_cast<double>(s.d * s.width);
   std::vector<double> seconds;
   double total = 0;
   for (int64_t call = 0; call < kWarmups + kCalls || total < b.options.seconds; ++call) {
     if (interrupted()) return Status(StatusCode::kCancelled, "interrupted");
-    const std::vector<int32_t> ids =
-        draw_experts(s, routing_of(b.options.routing), tokens,
-                     b.options.seed + static_cast<uint64_t>(1000 + b.turn));
-    MoeExpertsArgs args;
-    args.arith = b.format->arith;
-    args.x = {x.data(), tokens, s.d};
-    args.ids = ids;
-    args.weights = weights;
-    args.k = s.k;
-    args.experts = b.layer->weights(b.turn++ % b.layer->sets());
-    args.out = {out.data(), tokens, s.d};
+    step.route();
+    const ExpertWeights experts = b.layer->weights(b.turn++ % b.layer->sets());
     const double start = now_seconds();
-    SLUICE_RETURN_IF_ERROR(
-        moe_experts(b.runtime->context(), args, {workspace.data(), workspace.bytes()}));
+    SLUICE_RETURN_IF_ERROR(step.run(experts));
     const double took = now_seconds() - start;
     if (call < kWarmups) continue;
     total += took;
     seconds.push_back(took);
-    m.experts += distinct(ids);
+    m.experts += distinct(step.ids);
   }
   std::sort(seconds.begin(), seconds.end());
   m.calls = static_cast<int64_t>(seconds.size());
@@ -115,6 +162,9 @@ Result<Measured> measure(Bench& b, int64_t tokens) {
   m.median = seconds[seconds.size() / 2];
   m.best = seconds[0];
   m.roof = std::max(m.bytes / b.roofs.read, m.operations / b.roofs.peak);
+  if (b.raw != nullptr) {
+    SLUICE_ASSIGN_OR_RETURN(m.raw, measure_raw(step));
+  }
   return m;
 }
 
@@ -123,39 +173,42 @@ nlohmann::ordered_json facts_of(const Bench& b) {
   const auto* kernel = select_panel_kernel(isa, b.format->format, b.format->arith);
   const ExpertShape& s = b.shape;
   const BenchExpertsOptions& o = b.options;
-  return {{"command",
-           fmt::format("sluice bench experts --shape {} --weights {} --tokens {} --routing {} "
-                       "--rotate {} --time {} --seed {} --threads {} --json",
-                       o.shape, o.weights, fmt::join(o.tokens, ","), o.routing, o.rotate_gb,
-                       o.seconds, o.seed, b.runtime->pool().size())},
-          {"sluice", version()},
-          {"build", build_id()},
-          {"cpu", cpu_name()},
-          {"features", cpu_features()},
-          {"isa", isa_name(isa)},
-          {"threads", b.runtime->pool().size()},
-          {"shape", {{"name", s.name}, {"D", s.d}, {"I", s.width}, {"E", s.experts}, {"K", s.k}}},
-          {"weights", b.format->name},
-          {"arith", arith_name(b.format->arith)},
-          {"kernel", kernel != nullptr ? kernel->name : "none"},
-          {"routing", b.options.routing},
-          {"seed", b.options.seed},
-          {"copies", b.layer->sets()},
-          {"expert_bytes", b.layer->expert_bytes()},
-          {"read_gb_per_second", b.roofs.read / 1e9},
-          {"peak_gops", b.roofs.peak / 1e9}};
+  return {
+      {"command",
+       fmt::format("sluice bench experts --shape {} --weights {} --tokens {} --routing {} "
+                   "--rotate {} --time {} --seed {} --threads {}{} --json",
+                   o.shape, o.weights, fmt::join(o.tokens, ","), o.routing, o.rotate_gb, o.seconds,
+                   o.seed, b.runtime->pool().size(), o.prefused ? "" : " --prefused no")},
+      {"sluice", version()},
+      {"build", build_id()},
+      {"cpu", cpu_name()},
+      {"features", cpu_features()},
+      {"isa", isa_name(isa)},
+      {"threads", b.runtime->pool().size()},
+      {"shape", {{"name", s.name}, {"D", s.d}, {"I", s.width}, {"E", s.experts}, {"K", s.k}}},
+      {"weights", b.format->name},
+      {"arith", arith_name(b.format->arith)},
+      {"kernel", kernel != nullptr ? kernel->name : "none"},
+      {"routing", b.options.routing},
+      {"seed", b.options.seed},
+      {"copies", b.layer->sets()},
+      {"expert_bytes", b.layer->expert_bytes()},
+      {"read_gb_per_second", b.roofs.read / 1e9},
+      {"peak_gops", b.roofs.peak / 1e9}};
 }
 
 nlohmann::ordered_json row_of(const Measured& m) {
-  return {{"tokens", m.tokens},
-          {"experts", m.experts},
-          {"us", m.median * 1e6},
-          {"best_us", m.best * 1e6},
-          {"gops", m.operations / m.median / 1e9},
-          {"gb_per_second", m.bytes / m.median / 1e9},
-          {"roof_us", m.roof * 1e6},
-          {"roof_share", m.roof / m.median},
-          {"calls", m.calls}};
+  nlohmann::ordered_json row = {{"tokens", m.tokens},
+                                {"experts", m.experts},
+                                {"us", m.median * 1e6},
+                                {"best_us", m.best * 1e6},
+                                {"gops", m.operations / m.median / 1e9},
+                                {"gb_per_second", m.bytes / m.median / 1e9},
+                                {"roof_us", m.roof * 1e6},
+                                {"roof_share", m.roof / m.median},
+                                {"calls", m.calls}};
+  if (m.raw > 0) row["raw_us"] = m.raw * 1e6, row["raw_ratio"] = m.raw / m.median;
+  return row;
 }
 
 void print_head(const nlohmann::ordered_json& f, const Bench& b, Console& console) {
@@ -173,11 +226,14 @@ void print_head(const nlohmann::ordered_json& f, const Bench& b, Console& consol
 
 void print_row(const Measured& m, Console& console) {
   console.out << fmt::format(
-                     "{:>7} {:>8.1f} {:>10.0f} {:>10.0f} {:>8.0f} {:>7.1f} {:>10.0f} {:>7.1f}\n",
-                     m.tokens, m.experts, m.median * 1e6, m.best * 1e6,
-                     m.operations / m.median / 1e9, m.bytes / m.median / 1e9, m.roof * 1e6,
-                     100 * m.roof / m.median)
-              << std::flush;
+      "{:>7} {:>8.1f} {:>10.0f} {:>10.0f} {:>8.0f} {:>7.1f} {:>10.0f} {:>7.1f}\n", m.tokens,
+      m.experts, m.median * 1e6, m.best * 1e6, m.operations / m.median / 1e9,
+      m.bytes / m.median / 1e9, m.roof * 1e6, 100 * m.roof / m.median);
+  if (m.raw > 0)
+    console.out << fmt::format(
+        "{:>16} {:>10.0f} us with weights packed in the step: {:.1f} times\n", "", m.raw * 1e6,
+        m.raw / m.median);
+  console.out << std::flush;
 }
 
 template <class Rows>
@@ -207,6 +263,7 @@ Status run_bench_experts(const BenchExpertsOptions& options, Console& console) {
   SLUICE_ASSIGN_OR_RETURN(
       b.layer, SyntheticExperts::create(b.runtime->device(), b.runtime->pool(), b.shape, *b.format,
                                         options.rotate_gb * 1e9, options.seed));
+  if (!options.prefused) b.raw = std::make_unique<RawExperts>(b.shape, *b.format, options.seed);
   SLUICE_ASSIGN_OR_RETURN(b.roofs, measure_roofs(b));
   nlohmann::ordered_json facts = facts_of(b);
   if (!options.json) print_head(facts, b, console);

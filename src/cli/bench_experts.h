@@ -18,6 +18,7 @@ struct BenchExpertsOptions {
   std::string routing = "uniform";  // uniform, zipf or one
   double rotate_gb = 2.2;           // bytes of weights that calls take turns in
   double seconds = 1.0;             // at least, per number of tokens
+  bool prefused = true;  // false: a step with raw weights, which it packs itself, is timed, too
   int threads = 0;
   uint64_t seed = 1;
   bool json = false;

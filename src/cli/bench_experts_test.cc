@@ -70,6 +70,20 @@ TEST(BenchExperts, EveryFormatRunsAndTheNumbersAgree) {
   }
 }
 
+// --prefused no: every format can be packed in the step, which says so in both forms of output.
+TEST(BenchExperts, TimesStepsThatPackTheirWeights) {
+  for (const SyntheticFormat& format : synthetic_formats()) {
+    SCOPED_TRACE(format.name);
+    BenchExpertsOptions o = small(std::string(format.name));
+    o.prefused = false;
+    const nlohmann::json facts = run(o);
+    EXPECT_NE(facts["command"].get<std::string>().find("--prefused no"), std::string::npos);
+    for (const nlohmann::json& row : facts["rows"])
+      EXPECT_NEAR(row["raw_ratio"], row["raw_us"].get<double>() / row["us"].get<double>(), 1e-6);
+  }
+  EXPECT_FALSE(run(small("bf16"))["rows"][0].contains("raw_us"));
+}
+
 TEST(BenchExperts, PrintsATable) {
   BenchExpertsOptions o = small("bf16");
   o.json = false;

@@ -103,9 +103,9 @@ int run_cli(int argc, char** argv) {
   app.footer(kFooter);
   app.get_formatter()->column_width(34);
   std::vector<Command> commands;
-  for (const auto declare :
-       {declare_run, declare_chat, declare_score, declare_tokenize, declare_template,
-        declare_inspect, declare_pack, declare_synth, declare_bench, declare_doctor})
+  for (const auto declare : {declare_run, declare_chat, declare_score, declare_tokenize,
+                             declare_template, declare_inspect, declare_pack, declare_synth,
+                             declare_bench, declare_bench_layer, declare_doctor})
     commands.push_back(declare(app));
   for (const Command& c : commands)
     if (!is_command_at_hand(*c.app, argc, argv)) forget_environment(*c.app);

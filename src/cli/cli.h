@@ -47,6 +47,7 @@ Command declare_inspect(CLI::App& app);
 Command declare_pack(CLI::App& app);
 Command declare_synth(CLI::App& app);
 Command declare_bench(CLI::App& app);
+Command declare_bench_layer(CLI::App& app);
 Command declare_doctor(CLI::App& app);
 
 int run_cli(int argc, char** argv);

@@ -47,6 +47,9 @@ Command declare_bench(CLI::App& app) {
   add_option(*sub, "--time", o->seconds, "Seconds of calls per number of tokens, at least")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
+  add_option(*sub, "--prefused", o->prefused,
+             "no: also time steps with raw f32 weights, which each pack what they need")
+      ->capture_default_str();
   add_option(*sub, "--seed", o->seed, "Of weights, inputs and routing")->capture_default_str();
   add_option(*sub, "--threads", o->threads, "Worker threads (default: one per core)")
       ->check(CLI::Range(1, 1024));

@@ -1,0 +1,104 @@
+// `sluice bench layer`: every shape's ops run in the order of a step, shares add up, bad input is a
+// sentence. Times are not looked at.
+#include "cli/bench_layer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "cli/synthetic_layer.h"
+
+namespace sluice {
+namespace {
+
+BenchLayerOptions small() {
+  BenchLayerOptions o;
+  o.shape = "64,32,6,2";
+  o.tokens = {1, 5};
+  o.context = 20;
+  o.rotate_gb = 0.0001;
+  o.seconds = 0;
+  o.threads = 2;
+  o.json = true;
+  return o;
+}
+
+TEST(BenchLayer, SharesAddUpForEveryFormat) {
+  for (const SyntheticFormat& format : synthetic_formats()) {
+    SCOPED_TRACE(format.name);
+    BenchLayerOptions o = small();
+    o.weights = std::string(format.name);
+    std::ostringstream out, err;
+    Console console{out, err};
+    const Status status = run_bench_layer(o, console);
+    ASSERT_TRUE(status.ok()) << status.message();
+    const nlohmann::json facts = nlohmann::json::parse(out.str(), nullptr, false);
+    ASSERT_TRUE(facts.is_object());
+    ASSERT_EQ(facts["rows"].size(), 2u);
+    for (const nlohmann::json& row : facts["rows"]) {
+      EXPECT_GE(row["steps"], 7);
+      EXPECT_LE(row["best_us"], row["us"]);
+      EXPECT_GE(row["experts"], 2);
+      double share = 0;
+      std::vector<std::string> names;
+      for (const nlohmann::json& op : row["ops"]) {
+        share += op["share"].get<double>();
+        names.push_back(op["op"]);
+      }
+      EXPECT_NEAR(share, 1.0, 1e-9);
+      EXPECT_EQ(names,
+                (std::vector<std::string>{"input_norm", "q_proj", "k_proj", "v_proj", "qk_norm",
+                                          "rope", "kv_write", "attention", "o_proj",
+                                          "residual_norm", "router", "route_sort", "experts"}));
+    }
+  }
+}
+
+// Gemma 4's layer cut in every size: both branches, norms on both sides, K = V.
+TEST(BenchLayer, ASandwichLayerRunsBothBranches) {
+  LayerShape shape = layer_shapes()[1];
+  ASSERT_EQ(shape.name, "gemma4-26b-a4b-full");
+  shape.heads = 4, shape.kv_heads = 2, shape.head_size = 64, shape.dense = 48;
+  const ExpertShape experts = parse_expert_shape("64,32,6,2").value();
+  const std::unique_ptr<Runtime> runtime = Runtime::create({.threads = 2}).value();
+  const SyntheticFormat& bf16 = synthetic_formats()[1];
+  const std::unique_ptr<SyntheticExperts> weights =
+      SyntheticExperts::create(runtime->device(), runtime->pool(), experts, bf16, 1e5, 1).value();
+  const std::unique_ptr<SyntheticLayer> layer =
+      SyntheticLayer::create(*runtime, shape, experts, *weights, bf16, bf16, 7, 3, 1).value();
+  layer->begin_step(0);
+  std::string names;
+  for (const LayerOp& op : layer->ops()) {
+    const Status status = op.run();
+    ASSERT_TRUE(status.ok()) << op.name << ": " << status.message();
+    names += std::string(op.name) + " ";
+  }
+  EXPECT_EQ(names,
+            "input_norm q_proj k_proj v_norm qk_norm rope kv_write attention o_proj "
+            "attention_norm_residual router_norm router route_sort experts_norm experts dense_norm "
+            "dense_gate_up dense_down dense_post_norm add ffn_norm_residual ");
+  EXPECT_GE(layer->experts_used(), 2);
+}
+
+TEST(BenchLayer, RefusesWhatItCannotDo) {
+  const auto refused = [](const BenchLayerOptions& o, std::string_view word) {
+    std::ostringstream out, err;
+    Console console{out, err};
+    const std::string said = run_bench_layer(o, console).message();
+    EXPECT_NE(said.find(word), std::string::npos) << said;
+  };
+  BenchLayerOptions o = small();
+  o.weights = "fp7";
+  refused(o, "weights: expected one of f32, bf16");
+  o = small();
+  o.dense = "fp7";
+  refused(o, "dense: expected one of f32, bf16");
+  o = small();
+  o.shape = "gemma5";
+  refused(o, "expected a known name or D,I,E,K");
+}
+
+}  // namespace
+}  // namespace sluice
