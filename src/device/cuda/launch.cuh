@@ -156,8 +156,16 @@ class DeviceBlock {
 #endif
 };
 
+// Blocks that should share a multiprocessor: 0 leaves that to the compiler, which then spills a few
+// registers rather than have one block less. A body of one block says kAlone and keeps them.
 template <class Body>
-__global__ void __launch_bounds__(Body::kThreads) run_body(const __grid_constant__ Body body) {
+constexpr int kLeastBlocks = 0;
+template <class Body>
+requires(Body::kAlone) constexpr int kLeastBlocks<Body> = 1;
+
+template <class Body>
+__global__ void __launch_bounds__(Body::kThreads, kLeastBlocks<Body>)
+    run_body(const __grid_constant__ Body body) {
   DeviceBlock block;
   body(block);
 }

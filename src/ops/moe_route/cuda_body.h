@@ -199,7 +199,7 @@ class RouteWarps {
 
   SLUICE_HD void drop_groups(typename Block::template PerThread<int32_t>& chosen) {
     const RouteGroups& groups = task_.rule.groups;
-    const int64_t size = task_.experts / groups.count;
+    const int64_t size = static_cast<uint32_t>(task_.experts) / static_cast<uint32_t>(groups.count);
     each([&](int t, int lane) {
       const Row r = row(t);
       for (int64_t g = lane; g < groups.count; g += kWarp)

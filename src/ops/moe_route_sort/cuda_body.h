@@ -11,6 +11,7 @@ namespace sluice::cuda {
 template <class T>
 struct RouteSortBody {
   static constexpr int kThreads = SortBody::kThreads;
+  static constexpr bool kAlone = true;
   MoeRouteTask routing;
   MoeSortTask sort;
   int64_t warps;

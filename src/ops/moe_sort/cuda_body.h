@@ -130,6 +130,11 @@ SLUICE_HD inline void place_pair(const Sort& s, int64_t f, int32_t slot, int64_t
   if (task.sorted_weights != nullptr) task.sorted_weights[place] = task.weights[f];
 }
 
+// The block of an entry of sorted_pairs, which has fewer than 2^31: 64-bit divisions are calls.
+SLUICE_HD inline uint32_t block_of(const MoeSortTask& task, int64_t entry) {
+  return static_cast<uint32_t>(entry) / static_cast<uint32_t>(task.block_size);
+}
+
 // The blocks of an expert that start at `begin` of sorted_pairs: their ids and what fills them up.
 SLUICE_HD inline void pad_blocks(const Sort& s, int64_t e, int64_t begin, int thread, int threads) {
   const MoeSortTask& task = s.task;
@@ -139,7 +144,7 @@ SLUICE_HD inline void pad_blocks(const Sort& s, int64_t e, int64_t begin, int th
                               : static_cast<int32_t>(task.tokens * task.k);
   for (int64_t i = begin + thread; i < end; i += threads) {
     if (static_cast<uint32_t>(i - begin) % static_cast<uint32_t>(task.block_size) == 0)
-      task.block_experts[i / task.block_size] = static_cast<int32_t>(e);
+      task.block_experts[block_of(task, i)] = static_cast<int32_t>(e);
     if (i < begin + count) continue;
     task.sorted_pairs[i] = padding;
     if (task.sorted_weights != nullptr) task.sorted_weights[i] = 0.0f;
@@ -157,7 +162,7 @@ SLUICE_HD inline void fill_tails(const Sort& s, int64_t padded, int thread, int 
   if (task.block_size == 0) return;
   fill(task.sorted_pairs, padded, task.sorted_room, kSortPoison);
   fill(task.sorted_weights, padded, task.weights_room, bits_to_f32(0x7fc00000u));
-  fill(task.block_experts, padded / task.block_size, task.blocks_room, kSortPoison);
+  fill(task.block_experts, int64_t{block_of(task, padded)}, task.blocks_room, kSortPoison);
 }
 
 // Where the blocks of the experts [0, e) end in sorted_pairs; with e = E: all of them.
@@ -171,6 +176,7 @@ SLUICE_HD inline int64_t padded_before(const Sort& s, int64_t e, int64_t thread,
 // Everything in one launch: one thread walks the pairs of an expert.
 struct SortBody {
   static constexpr int kThreads = 256;
+  static constexpr bool kAlone = true;
   MoeSortTask task;
 
   static size_t shared_bytes(const MoeSortTask& task) {
