@@ -18,6 +18,8 @@ TOTAL_LIMIT = 60 * MIB           # the archive and the whole tree, which travels
 # What a program may still load: glibc's own parts. CUDA's driver is looked for at run time.
 SYSTEM = re.compile(r"^(linux-vdso|libc|libm|libdl|librt|libpthread|ld-linux-x86-64)\.so")
 PROBES = ("wgmma", "tma", "launch", "bandwidth")
+# Test programs that run the CUDA rows of another op: its integer rows, and what is composed of it.
+MORE_TESTS = ("ops_matmul_int_test", "ops_grouped_matmul_test", "ops_moe_experts_test")
 # Beside the ops with a CUDA row: suites that run whole models or the device room.
 SUITES = re.compile(r"^(device_.*|bench_gpu_.*|tests_device)_test$")
 
@@ -125,7 +127,7 @@ def build(root, out, jobs, ask=subprocess.run):
         raise Refused("prepare needs nvcc: this configuration has no CUDA")
     targets = run("ninja", "-C", str(folder), "-t", "targets", "all")
     known = set(re.findall(r"^(?:[\w/]+/)?(\w+): ", targets, re.M))
-    tests = [f"ops_{op}_test" for op in cuda_ops(root)]
+    tests = [*(f"ops_{op}_test" for op in cuda_ops(root)), *MORE_TESTS]
     missing = [t for t in tests if t not in known]
     if missing:
         raise Refused("an op with a CUDA row has no test program: " + ", ".join(missing))

@@ -19,6 +19,7 @@
 #include "ops/attention/row.h"
 #include "ops/matmul/matmul.h"
 #include "ops/matmul/pack.h"
+#include "ops/matmul/panels.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/topk/topk.h"
 
@@ -163,7 +164,8 @@ class Bench {
   bool good_ = true;
 };
 
-void bench_linear(Bench& bench, const std::string& name, int64_t m, int64_t d, int64_t n) {
+void bench_linear(Bench& bench, const std::string& name, WeightFormat format, int64_t m, int64_t d,
+                  int64_t n) {
   std::mt19937 random(1);
   std::vector<uint16_t> stored(static_cast<size_t>(n * d));
   for (uint16_t& w : stored)
@@ -174,16 +176,16 @@ void bench_linear(Bench& bench, const std::string& name, int64_t m, int64_t d, i
                                    .n = n,
                                    .k = d,
                                    .stride_n = d},
-                                  WeightFormat::kBF16);
+                                  format, {.rounding = IntRounding::kNearest});
   if (!packed.ok()) return bench.fail(name, packed.status());
-  const double bytes = 2.0 * static_cast<double>(n * d);
+  const auto bytes = static_cast<double>(packed->bytes);
   std::vector<PackedMatrix> weights(static_cast<size_t>(bench.sets(bytes)), *packed);
   for (PackedMatrix& w : weights) {
     w.data = bench.place(packed->data, packed->bytes);
     w.storage = StorageKind::kDevice;
   }
   MatmulArgs args;
-  args.arith = Arith::kBf16Tile;
+  args.arith = panel_arith(format, Compute::kBf16);
   args.x = {bench.normal(m * d, 2), m, d};
   auto* out = reinterpret_cast<float*>(bench.room(static_cast<size_t>(m * n) * 4));
   args.out = {out, m, n};
@@ -280,11 +282,15 @@ void run_all(Bench& bench) {
     const char* name;
     int64_t d;
   };
-  for (const Width& w : {Width{"qwen3", 2048}, Width{"gemma4", 2816}, Width{"gptoss", 2880}})
-    for (const int64_t m : {1, 8, 64, 512})
-      bench_linear(bench, std::string("linear_") + w.name + "_m" + std::to_string(m),
-                   bench.size(m, std::min<int64_t>(m, 9)), bench.size(w.d, 96),
-                   bench.size(4096, 48));
+  // torch has no peer for the integer formats: their rows stand beside bf16's of the same shape.
+  for (const WeightFormat format : {WeightFormat::kBF16, WeightFormat::kInt4, WeightFormat::kInt8})
+    for (const Width& w : {Width{"qwen3", 2048}, Width{"gemma4", 2816}, Width{"gptoss", 2880}})
+      for (const int64_t m : {1, 8, 64, 512}) {
+        std::string name = std::string("linear_") + w.name + "_m" + std::to_string(m);
+        if (is_int_format(format)) (name += '_') += weight_format_name(format);
+        bench_linear(bench, name, format, bench.size(m, std::min<int64_t>(m, 9)),
+                     bench.size(w.d, 96), bench.size(4096, 48));
+      }
   for (const int64_t rows : {1, 512})
     bench_rms_norm(bench, "rms_norm_" + std::to_string(rows) + "x2816", bench.size(rows, 3),
                    bench.size(2816, 96));

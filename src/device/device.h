@@ -147,6 +147,8 @@ struct RuntimeOptions {
 class Runtime {
  public:
   static Result<std::unique_ptr<Runtime>> create(const RuntimeOptions& options);
+  // "cuda_host" with a device of the caller's: tests of what a device may do in a run.
+  static Result<std::unique_ptr<Runtime>> emulated(std::unique_ptr<Device> device, int threads);
   // Where steps run.
   Device& device() { return *device_; }
   // Where files are read and weights are packed; the same unless a GPU runs the steps.

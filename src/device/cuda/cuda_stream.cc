@@ -33,6 +33,12 @@ constexpr int64_t kMostBlocks = 0x7fffffff;
 
 }  // namespace
 
+Status driver_too_old(int version) {
+  if (version == 0) return not_found("no CUDA driver on this machine");
+  return not_found("the CUDA driver supports CUDA {}.{}, this build needs {}.{}", version / 1000,
+                   version % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+}
+
 Status cuda_status(cudaError_t error, std::string_view what) {
   switch (error) {
     case cudaSuccess:
@@ -44,9 +50,7 @@ Status cuda_status(cudaError_t error, std::string_view what) {
     case cudaErrorInsufficientDriver: {
       int driver = 0;
       cudaDriverGetVersion(&driver);
-      if (driver == 0) return not_found("no CUDA driver on this machine");
-      return not_found("the CUDA driver supports CUDA {}.{}, this build needs {}.{}", driver / 1000,
-                       driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+      return driver_too_old(driver);
     }
     case cudaErrorNoKernelImageForDevice:
       return unimplemented("{}: this build has no kernel for the device's architecture", what);

@@ -13,6 +13,9 @@ namespace sluice {
 // A CUDA failure as a sentence; `what` names the op or the call.
 Status cuda_status(cudaError_t error, std::string_view what);
 
+// Why a driver of this CUDA version does not do: 0 is none at all.
+Status driver_too_old(int version);
+
 class CudaStream : public Stream {
  public:
   CudaStream(int device, cudaStream_t stream, size_t shared_limit)

@@ -52,6 +52,14 @@ TEST(CudaStatus, EachFailureIsASentence) {
   EXPECT_EQ(message(cudaErrorInvalidValue).find("cannot use it again"), std::string::npos);
 }
 
+TEST(CudaStatus, ADriverThatIsMissingOrTooOldIsNamed) {
+  EXPECT_EQ(driver_too_old(0).message(), "no CUDA driver on this machine");
+  EXPECT_EQ(driver_too_old(11080).message(),
+            "the CUDA driver supports CUDA 11.8, this build needs " +
+                std::to_string(CUDART_VERSION / 1000) + "." +
+                std::to_string(CUDART_VERSION % 1000 / 10));
+}
+
 TEST(CudaStatus, AStreamKeepsItsFirstFailureAndLaunchesNothingAfterIt) {
   // No device is touched: a stream that never got a handle notes failures all the same.
   CudaStream stream(0, nullptr, 48 << 10);
