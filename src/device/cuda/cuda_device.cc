@@ -160,25 +160,28 @@ Result<std::vector<CudaDeviceInfo>> list_cuda_devices() {
   return devices;
 }
 
+Result<CudaDeviceInfo> pick_device(const std::vector<CudaDeviceInfo>& devices, int index) {
+  std::string known;
+  for (const CudaDeviceInfo& d : devices) {
+    if (d.index == index) return d;
+    known += fmt::format("{}{} ({})", known.empty() ? "" : ", ", d.index, d.name);
+  }
+  return invalid_argument("cuda:{}: no such device; usable here: {}", index, known);
+}
+
 Result<std::unique_ptr<Device>> make_cuda_device(int index) {
   SLUICE_ASSIGN_OR_RETURN(const std::vector<CudaDeviceInfo> devices, list_cuda_devices());
-  for (const CudaDeviceInfo& d : devices) {
-    if (d.index != index) continue;
-    SLUICE_RETURN_IF_ERROR(cuda_status(cudaSetDevice(index), "CUDA"));
-    int shared = 0;
-    SLUICE_RETURN_IF_ERROR(cuda_status(
-        cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index), "CUDA"));
-    cudaMemPool_t pool = nullptr;
-    SLUICE_RETURN_IF_ERROR(cuda_status(cudaDeviceGetDefaultMemPool(&pool, index), "CUDA"));
-    uint64_t keep = UINT64_MAX;
-    SLUICE_RETURN_IF_ERROR(
-        cuda_status(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "CUDA"));
-    return std::unique_ptr<Device>(std::make_unique<CudaDevice>(d, static_cast<size_t>(shared)));
-  }
-  std::string known;
-  for (const CudaDeviceInfo& d : devices)
-    known += fmt::format("{}{} ({})", known.empty() ? "" : ", ", d.index, d.name);
-  return invalid_argument("cuda:{}: no such device; usable here: {}", index, known);
+  SLUICE_ASSIGN_OR_RETURN(const CudaDeviceInfo info, pick_device(devices, index));
+  SLUICE_RETURN_IF_ERROR(cuda_status(cudaSetDevice(index), "CUDA"));
+  int shared = 0;
+  SLUICE_RETURN_IF_ERROR(cuda_status(
+      cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index), "CUDA"));
+  cudaMemPool_t pool = nullptr;
+  SLUICE_RETURN_IF_ERROR(cuda_status(cudaDeviceGetDefaultMemPool(&pool, index), "CUDA"));
+  uint64_t keep = UINT64_MAX;
+  SLUICE_RETURN_IF_ERROR(
+      cuda_status(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "CUDA"));
+  return std::unique_ptr<Device>(std::make_unique<CudaDevice>(info, static_cast<size_t>(shared)));
 }
 
 }  // namespace sluice

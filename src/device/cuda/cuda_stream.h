@@ -6,6 +6,7 @@
 
 #include <cuda_runtime.h>
 
+#include "device/cuda/cuda.h"
 #include "device/device.h"
 
 namespace sluice {
@@ -15,6 +16,9 @@ Status cuda_status(cudaError_t error, std::string_view what);
 
 // Why a driver of this CUDA version does not do: 0 is none at all.
 Status driver_too_old(int version);
+
+// The device with that number; an unknown one is answered with those that are usable.
+Result<CudaDeviceInfo> pick_device(const std::vector<CudaDeviceInfo>& devices, int index);
 
 class CudaStream : public Stream {
  public:

@@ -60,6 +60,18 @@ TEST(CudaStatus, ADriverThatIsMissingOrTooOldIsNamed) {
                 std::to_string(CUDART_VERSION % 1000 / 10));
 }
 
+TEST(CudaStatus, ADeviceThatIsNotThereIsAnsweredWithThoseThatAre) {
+  // A slice of a device is one by its name; number 1 is too old for this build, so not listed.
+  const std::vector<CudaDeviceInfo> devices = {{0, "NVIDIA H200 MIG 1g.18gb", 9, 0, 0, 16},
+                                               {2, "NVIDIA A100", 8, 0, 0, 108}};
+  ASSERT_TRUE(pick_device(devices, 2).ok());
+  EXPECT_EQ(pick_device(devices, 2)->name, "NVIDIA A100");
+  for (const int index : {1, 3})
+    EXPECT_EQ(pick_device(devices, index).status().message(),
+              "cuda:" + std::to_string(index) +
+                  ": no such device; usable here: 0 (NVIDIA H200 MIG 1g.18gb), 2 (NVIDIA A100)");
+}
+
 TEST(CudaStatus, AStreamKeepsItsFirstFailureAndLaunchesNothingAfterIt) {
   // No device is touched: a stream that never got a handle notes failures all the same.
   CudaStream stream(0, nullptr, 48 << 10);
