@@ -98,11 +98,13 @@ class IntSteps {
 template <class Machine, WeightFormat format>
 class IntPanelTiles;
 
-// int8: tiles as they lie. Each step asks for what the next ones will want.
+// int8: tiles as they lie. The steps of all blocks of rows together ask for what the next block of
+// k will want, evenly: in bursts the requests would wait for each other.
 template <class Machine>
 class IntPanelTiles<Machine, WeightFormat::kInt8> {
  public:
-  IntPanelTiles(const PanelProduct& product, int64_t row_blocks) : product_(product) {}
+  IntPanelTiles(const PanelProduct& product, int64_t row_blocks)
+      : product_(product), each_((kInt8GroupBytes / 64 + row_blocks - 1) / row_blocks * 64) {}
   void begin(const std::byte* block, int64_t groups, int64_t panels) {
     codes_ = block + kInt8CodesAt;
     ahead_ = codes_ + kAhead;
@@ -117,15 +119,16 @@ class IntPanelTiles<Machine, WeightFormat::kInt8> {
   }
   template <int part, int Count>
   SLUICE_SIMD_INLINE void work() {
-    const std::byte* at = ahead_ + part / 2 * panel() + part % 2 * kInt8GroupBytes;
-    for (int64_t line = 0; line < kInt8GroupBytes; line += 64) Machine::prefetch(at + line);
-    if (part == 2 * Count - 1) ahead_ += kIntTileBytes;
+    const std::byte* at = ahead_ + part / 2 * panel() + part % 2 * each_;
+    for (int64_t line = 0; line < each_; line += 64) Machine::prefetch(at + line);
+    if (part == 2 * Count - 1) ahead_ += 2 * each_;
   }
 
  private:
   static constexpr int64_t kAhead = 4096;
   int64_t panel() const { return static_cast<int64_t>(product_.panel_bytes); }
   const PanelProduct& product_;
+  const int64_t each_;  // bytes that one call of work() asks for
   const std::byte* codes_ = nullptr;
   const std::byte* ahead_ = nullptr;
   int64_t half_ = -1;
