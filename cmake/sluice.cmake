@@ -1,7 +1,7 @@
 # How rooms, ops, tests, benches and fuzzers become targets.
 #
 # A room is a folder of src/ that becomes one static library sluice_<room>. Inside it, by file name:
-#   *_avx2.cc, *_avx512.cc, *_avx512vnni.cc, *_amx.cc
+#   *_avx2.cc, *_avx512.cc, *_avx512vnni.cc, *_avx512bf16.cc, *_amx.cc
 #                           compiled for that ISA (dropped when SLUICE_X86=OFF): simd/isa.h:Isa
 #   *.cu                    compiled by nvcc (dropped when the build has no CUDA)
 #   test.cc, *_test.cc      one GoogleTest program per file
@@ -30,7 +30,7 @@ if(SLUICE_X86)
   add_compile_definitions(SLUICE_X86=1)
 endif()
 
-set(SLUICE_ISAS avx2 avx512 avx512vnni amx)
+set(SLUICE_ISAS avx2 avx512 avx512vnni avx512bf16 amx)
 set(SLUICE_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi2)
 set(SLUICE_FLAGS_avx512 ${SLUICE_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
     -mprefer-vector-width=512)
@@ -39,7 +39,8 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND SLUICE_FLAGS_avx512 -Wno-uninitialized -Wno-maybe-uninitialized)
 endif()
 set(SLUICE_FLAGS_avx512vnni ${SLUICE_FLAGS_avx512} -mavx512vnni)
-set(SLUICE_FLAGS_amx ${SLUICE_FLAGS_avx512vnni} -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16)
+set(SLUICE_FLAGS_avx512bf16 ${SLUICE_FLAGS_avx512vnni} -mavx512bf16)
+set(SLUICE_FLAGS_amx ${SLUICE_FLAGS_avx512bf16} -mavx512vbmi -mamx-tile -mamx-int8 -mamx-bf16)
 
 define_property(GLOBAL PROPERTY SLUICE_TEST_FILES BRIEF_DOCS "tests" FULL_DOCS "file;room pairs")
 define_property(GLOBAL PROPERTY SLUICE_BENCH_FILES BRIEF_DOCS "benches" FULL_DOCS "file;room pairs")
@@ -68,7 +69,7 @@ function(sluice_room name)
       set_property(GLOBAL APPEND PROPERTY SLUICE_BENCH_FILES "${f}|${name}")
     elseif(f MATCHES "(^|/|_)fuzz\\.cc$")
       set_property(GLOBAL APPEND PROPERTY SLUICE_FUZZ_FILES "${f}|${name}")
-    elseif(f MATCHES "_(avx2|avx512|avx512vnni|amx)\\.cc$" AND NOT SLUICE_X86)
+    elseif(f MATCHES "_(avx2|avx512|avx512vnni|avx512bf16|amx)\\.cc$" AND NOT SLUICE_X86)
       continue()
     elseif(f MATCHES "/(main|managed_new)\\.cc$")
       continue()

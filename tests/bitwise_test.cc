@@ -70,7 +70,7 @@ TEST_P(BitwiseTest, Threads) {
 
 TEST_P(BitwiseTest, Isas) {
   for (const Isa isa : {Isa::kReference, Isa::kAmxEmulated, Isa::kAvx2, Isa::kAvx512,
-                        Isa::kAvx512Vnni, Isa::kAmx}) {
+                        Isa::kAvx512Vnni, Isa::kAvx512Bf16, Isa::kAmx}) {
     if (isa > case_.runtime->isa()) continue;
     SCOPED_TRACE(isa_name(isa));
     expect_same(run({.lists = {ids_}, .greedy = 8, .isa = isa}));

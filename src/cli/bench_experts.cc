@@ -62,9 +62,9 @@ Result<Roofs> measure_roofs(const Bench& b) {
   Roofs roofs;
   roofs.read = 1e9 * probe_read_rate(context, weights.as<float>(), floats, 5);
   const Arith arith = b.format->arith;
-  roofs.peak = 1e9 * (arith == Arith::kF32Fma     ? probe.fma_gflops
+  roofs.peak = 1e9 * (quantizes_x(arith)          ? probe.int8_gops
                       : arith == Arith::kBf16Tile ? probe.bf16_gflops
-                                                  : probe.int8_gops);
+                                                  : probe.fma_gflops);
   return roofs;
 }
 

@@ -29,7 +29,7 @@ constexpr const char* kFooter = R"(Examples:
   sluice doctor                                 # what is in this machine
 
 `sluice COMMAND --help` explains a command. Every flag --some-name can be set by the environment
-variable SLUICE_ARG_SOME_NAME; SLUICE_ISA=reference|avx2|avx512|avx512vnni|amx forces a
+variable SLUICE_ARG_SOME_NAME; SLUICE_ISA=reference|avx2|avx512|avx512vnni|avx512bf16|amx forces a
 code path, amx_emulated the AMX one in plain C++.
 Exit codes: 0 done, 1 bad input or environment, 2 usage, 130 interrupted.)";
 

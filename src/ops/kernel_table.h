@@ -2,11 +2,11 @@
 //
 // Each op folder's kernels.inc lists its kernels, best first:
 //   SLUICE_KERNEL(isa, name, in, weight, arith, flags)
-//     isa     kReference | kAmxEmulated | kAvx2 | kAvx512 | kAvx512Vnni | kAmx: what the machine
-//             must have (simd/isa.h). VNNI is a step of its own: its rows stand in *_avx512vnni.cc,
-//             before a row of kAvx512 that serves machines without it. kAmxEmulated rows stand
-//             behind those of real ISAs and before the reference: they run where SLUICE_ISA or a
-//             test asks for them
+//     isa     kReference | kAmxEmulated | kAvx2 | kAvx512 | kAvx512Vnni | kAvx512Bf16 | kAmx: what
+//             the machine must have (simd/isa.h). VNNI is a step of its own: its rows stand in
+//             *_avx512vnni.cc, before a row of kAvx512 that serves machines without it; so is BF16.
+//             kAmxEmulated rows stand behind those of real ISAs and before the reference: they run
+//             where SLUICE_ISA or a test asks for them
 //             kCuda: launches on the context's stream, given device pointers
 //             kCudaHost: the same body on the CPU, given host pointers (tests, no GPU needed)
 //     name    the function, also its name in tests, benches and profiles

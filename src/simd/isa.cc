@@ -16,8 +16,8 @@
 namespace sluice {
 namespace {
 
-constexpr std::array<std::string_view, 6> kNames = {"reference", "amx_emulated", "avx2",
-                                                    "avx512",    "avx512vnni",   "amx"};
+constexpr std::array<std::string_view, 7> kNames = {"reference",  "amx_emulated", "avx2", "avx512",
+                                                    "avx512vnni", "avx512bf16",   "amx"};
 
 #if defined(__x86_64__)
 struct Leaf {
@@ -61,9 +61,11 @@ Isa find_isa() {
   const bool avx512 = avx2 && saves(0xe6) && bit(seven.b, 16) && bit(seven.b, 17) &&
                       bit(seven.b, 30) && bit(seven.b, 31);
   const bool vnni = avx512 && bit(seven.c, 11);
-  const bool amx = vnni && saves(0x60000) && bit(seven.c, 1) && bit(seven1.a, 5) &&
-                   bit(seven.d, 22) && bit(seven.d, 24) && bit(seven.d, 25);
+  const bool bf16 = vnni && bit(seven1.a, 5);
+  const bool amx = bf16 && saves(0x60000) && bit(seven.c, 1) && bit(seven.d, 22) &&
+                   bit(seven.d, 24) && bit(seven.d, 25);
   if (amx && tiles_permitted()) return Isa::kAmx;
+  if (bf16) return Isa::kAvx512Bf16;
   if (vnni) return Isa::kAvx512Vnni;
   if (avx512) return Isa::kAvx512;
   if (avx2) return Isa::kAvx2;
@@ -107,7 +109,9 @@ Result<Isa> choose_isa() {
   const std::optional<Isa> isa = isa_from_name(forced);
   if (!isa)
     return invalid_argument(
-        "SLUICE_ISA: expected reference, amx_emulated, avx2, avx512, avx512vnni or amx, got \"{}\"",
+        "SLUICE_ISA: expected reference, amx_emulated, avx2, avx512, avx512vnni, avx512bf16 or "
+        "amx, "
+        "got \"{}\"",
         forced);
   if (!isa_runs(*isa))
     return unimplemented("SLUICE_ISA={}: this machine and build offer paths up to {}", forced,

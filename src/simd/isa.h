@@ -18,7 +18,8 @@ namespace sluice {
 //   kAvx2         with FMA, F16C and BMI2
 //   kAvx512       F, BW, DQ and VL
 //   kAvx512Vnni   and VNNI: without it (Skylake-X) selection falls to the rows of kAvx512
-//   kAmx          and VBMI, AVX512_BF16, AMX-TILE, AMX-INT8 and AMX-BF16, which the operating
+//   kAvx512Bf16   and AVX512_BF16
+//   kAmx          and VBMI, AMX-TILE, AMX-INT8 and AMX-BF16, which the operating
 //                 system must allow this process to use
 // kCuda is a device's path, and kCudaHost the very bodies of its kernels run as loops on the CPU
 // (device/block.h): each serves only a context that asks for it.
@@ -28,7 +29,8 @@ enum class Isa {
   kAvx2 = 2,
   kAvx512 = 3,
   kAvx512Vnni = 4,
-  kAmx = 5,
+  kAvx512Bf16 = 5,
+  kAmx = 6,
   kCudaHost = 16,
   kCuda = 17,
 };

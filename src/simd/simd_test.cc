@@ -69,8 +69,8 @@ TEST(Scalar, Sum32HasTheWrittenTree) {
 }
 
 TEST(Isa, NamesRoundTrip) {
-  for (Isa isa :
-       {Isa::kReference, Isa::kAmxEmulated, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAmx})
+  for (Isa isa : {Isa::kReference, Isa::kAmxEmulated, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni,
+                  Isa::kAvx512Bf16, Isa::kAmx})
     EXPECT_EQ(isa_from_name(isa_name(isa)), isa);
   EXPECT_FALSE(isa_from_name("native").has_value());
 }

@@ -7,6 +7,9 @@
 //   bf16_tile  x and w rounded once to bf16 (nearest even). For each step of 32 k (the last one
 //              padded with zeros): e = FMA chain over even k, o = FMA chain over odd k, both
 //              ascending from 0; then acc = acc + (e + o). This is what AMX's TDPBF16PS computes.
+//   bf16_dot   x and w rounded once to bf16, K padded with zeros to a multiple of 32. acc = 0; for
+//              pairs of k ascending, the odd one of a pair first:
+//              acc = fma(x[2j], w[2j], fma(x[2j+1], w[2j+1], acc)), as VDPBF16PS computes.
 //   int        x in int8, one scale per row and block of k (512 unless the weights say 128 or 256):
 //              amax = max |x| of the block; scale = max(amax, 1e-12) / 127, or 1 where that is
 //              below 1e-6; code = x / scale rounded to nearest, ties to even. It never leaves
@@ -41,8 +44,8 @@
 
 namespace sluice {
 
-enum class Arith { kF32Fma, kBf16Tile, kInt, kInt16, kA8G32 };
-inline constexpr int kAriths = 5;
+enum class Arith { kF32Fma, kBf16Tile, kInt, kInt16, kA8G32, kBf16Dot };
+inline constexpr int kAriths = 6;
 
 constexpr std::string_view arith_name(Arith a) {
   switch (a) {
@@ -56,6 +59,8 @@ constexpr std::string_view arith_name(Arith a) {
       return "int16";
     case Arith::kA8G32:
       return "a8g32";
+    case Arith::kBf16Dot:
+      return "bf16_dot";
   }
   return "unknown";
 }
@@ -63,6 +68,10 @@ constexpr std::optional<Arith> arith_from_name(std::string_view name) {
   for (int i = 0; i < kAriths; ++i)
     if (arith_name(static_cast<Arith>(i)) == name) return static_cast<Arith>(i);
   return std::nullopt;
+}
+// Rows of x are rounded to bf16.
+constexpr bool rounds_x(Arith a) {
+  return a == Arith::kBf16Tile || a == Arith::kBf16Dot;
 }
 // Rows of x become integer codes with scales over several k.
 constexpr bool quantizes_x(Arith a) {

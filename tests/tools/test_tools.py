@@ -163,6 +163,7 @@ class Isa(Tree):
 0000000000000000 T sluice::matmul_avx512(int)
 0000000000000000 W void sluice::kernel<sluice::simd::Avx2>(float*)
 0000000000000000 W void sluice::kernel<sluice::simd::Avx512Vnni>(float*)
+0000000000000000 W void sluice::kernel<sluice::simd::Avx512Bf16>(float*)
 0000000000000000 W void sluice::kernel<sluice::simd::Amx>(float*)
 """
 
@@ -171,9 +172,10 @@ class Isa(Tree):
         self.assertEqual(found, ["sluice::round_to_bf16(float)",
                                  "void sluice::kernel<sluice::simd::Avx2>(float*)",
                                  "void sluice::kernel<sluice::simd::Avx512Vnni>(float*)",
+                                 "void sluice::kernel<sluice::simd::Avx512Bf16>(float*)",
                                  "void sluice::kernel<sluice::simd::Amx>(float*)"])
-        for isa in ("avx2", "avx512vnni", "amx"):
-            self.assertEqual(len(load("check_isa").violations(isa, self.NM)), 4)
+        for isa in ("avx2", "avx512vnni", "avx512bf16", "amx"):
+            self.assertEqual(len(load("check_isa").violations(isa, self.NM)), 5)
 
 
 class Links(Tree):

@@ -1,10 +1,12 @@
-// The panel kernels over the vector vocabulary V: both ariths, every weight format.
+// The panel kernels over the vector vocabulary V: the float ariths, every weight format.
 //
 // Rows are prepared in blocks of R rows, [k][R], so that a step of k broadcasts R neighbours; a
 // block of R rows and P panels keeps its accumulators in registers for the whole of K. Blocking
 // decides only which products are computed together, never the order inside one.
 //
-// Include only from *_avx2.cc and *_avx512.cc.
+// Where V has bf16 dot products, rows for bf16_dot are prepared as [k / 2][R] pairs of bf16.
+//
+// Include only from *_avx2.cc, *_avx512.cc and *_avx512bf16.cc.
 #pragma once
 
 #include "ops/matmul/panels.h"
@@ -23,6 +25,14 @@ constexpr int most_panels(WeightFormat format) {
 // How far ahead of its use a weight is asked for, all streams together. Less starves blocks of many
 // rows, which spend longer on a line: at 8 rows 1 KiB gave 14 GB/s and 8 KiB 25.
 inline constexpr int64_t kPrefetchBytes = 8192;
+
+template <class V>
+concept DotsBf16 = requires {
+  &V::dot_bf16;
+};
+// Whether rows are pairs of bf16.
+template <class V, Arith arith>
+inline constexpr bool kPairs = arith == Arith::kBf16Dot&& DotsBf16<V>;
 
 // Block sizes by the registers of V: accumulators may take three quarters of them.
 template <class V, Arith arith>
@@ -79,6 +89,7 @@ struct PanelReader<V, WeightFormat::kBF16> {
     const auto upper = V::seti(static_cast<int32_t>(0xffff0000u));
     return V::from_bits(V::andi(V::load_i32(step + j * 64), upper));
   }
+  typename V::I pair(const std::byte* step, int64_t j) const { return V::load_i32(step + j * 64); }
 };
 template <class V>
 struct PanelReader<V, WeightFormat::kMXFP4> {
@@ -91,6 +102,9 @@ struct PanelReader<V, WeightFormat::kMXFP4> {
   }
   typename V::F odd(const std::byte* step, int64_t j) const {
     return V::mul(V::e2m1(V::template shr<4>(V::load_u8(step + 16 + j * 16))), scale);
+  }
+  typename V::I pair(const std::byte* step, int64_t j) const {
+    return V::ori(V::template shr<16>(V::bits_of(even(step, j))), V::bits_of(odd(step, j)));
   }
 };
 
@@ -160,6 +174,46 @@ void tile_bf16(const TileShape& t) {
   store_tile<V, R, P>(t, acc);
 }
 
+// The products of a step of bf16_dot with R rows at x.
+template <class V, int R, int P, class Reader>
+SLUICE_SIMD_INLINE void add_dots(const float* x, const std::byte* step, size_t panel_bytes,
+                                 const Reader* reader, typename V::F* acc) {
+#pragma GCC unroll 4
+  for (int64_t j = 0; j < kStepK / 2; ++j) {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      const std::byte* weights = step + p * panel_bytes;
+      if constexpr (DotsBf16<V>) {
+        const auto w = reader[p].pair(weights, j);
+        const float* pairs = x + j * R;
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r)
+          acc[r * P + p] = V::dot_bf16(acc[r * P + p], V::bits_of(V::set1(pairs[r])), w);
+      } else {
+        add_products<V, R, P>(x + (2 * j + 1) * R, reader[p].odd(weights, j), acc + p);
+        add_products<V, R, P>(x + 2 * j * R, reader[p].even(weights, j), acc + p);
+      }
+    }
+  }
+}
+
+template <class V, WeightFormat format, int R, int P>
+void tile_bf16_dot(const TileShape& t) {
+  using Reader = PanelReader<V, format>;
+  typename V::F acc[R * P];
+#pragma GCC unroll 24
+  for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
+  const float* x = t.x;
+  const std::byte* step = t.panel;
+  constexpr int64_t kStepFloats = (DotsBf16<V> ? kStepK / 2 : kStepK) * R;
+  for (int64_t k = 0; k < t.k; k += kStepK, x += kStepFloats, step += Reader::kStepBytes) {
+    Reader reader[P];
+    begin_step<V, P>(step, t.panel_bytes, reader);
+    add_dots<V, R, P>(x, step, t.panel_bytes, reader, acc);
+  }
+  store_tile<V, R, P>(t, acc);
+}
+
 template <class V, WeightFormat format, int R, int P>
 void tile_f32(const TileShape& t) {
   using F = typename V::F;
@@ -199,6 +253,8 @@ void tiles(TileShape& t, int64_t panels) {
   for (; panels >= P; panels -= P, t.panel += P * t.panel_bytes, t.acc += P * 16) {
     if constexpr (arith == Arith::kBf16Tile)
       tile_bf16<V, format, R, P>(t);
+    else if constexpr (arith == Arith::kBf16Dot)
+      tile_bf16_dot<V, format, R, P>(t);
     else
       tile_f32<V, format, R, P>(t);
   }
@@ -265,7 +321,17 @@ void multiply(const PanelProduct& product) {
 template <class V, Arith arith>
 typename V::F prepared_values(const float* x, int64_t k, int64_t end) {
   const auto v = k + 16 <= end ? V::load(x + k) : V::load_n(x + k, end - k);
-  return arith == Arith::kBf16Tile ? rounded_to_bf16<V>(v) : v;
+  constexpr bool kRounds = rounds_x(arith);
+  return kRounds ? rounded_to_bf16<V>(v) : v;
+}
+
+// 16 values of row r of a block of `rows`, from k on, as bf16 pairs.
+template <class V>
+void store_pairs(float* block, int64_t rows, int64_t r, int64_t k, typename V::F v) {
+  alignas(4) uint16_t lane[16];
+  V::store_bf16(lane, v);
+  for (int64_t i = 0; i < 8; ++i)
+    __builtin_memcpy(block + (k / 2 + i) * rows + r, lane + 2 * i, sizeof(float));
 }
 
 template <class V, Arith arith>
@@ -280,6 +346,10 @@ void prepare(const PanelProduct& product, int64_t begin, int64_t end) {
       const float* x = product.x + at * product.x_stride;
       for (int64_t k = 0; k < padded_k; k += 16) {
         const auto v = prepared_values<V, arith>(x, k, product.k);
+        if constexpr (kPairs<V, arith>) {
+          store_pairs<V>(out, rows, r, k, v);
+          continue;
+        }
         if (rows == 1) {
           V::store(out + k, v);
           continue;

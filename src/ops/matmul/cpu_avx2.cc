@@ -13,5 +13,7 @@ const PanelKernel matmul_f32_bf16_avx2 = kPanelKernel<V, kBF16, kF32Fma>;
 const PanelKernel matmul_f32_mxfp4_avx2 = kPanelKernel<V, kMXFP4, kF32Fma>;
 const PanelKernel matmul_bf16_bf16_avx2 = kPanelKernel<V, kBF16, kBf16Tile>;
 const PanelKernel matmul_bf16_mxfp4_avx2 = kPanelKernel<V, kMXFP4, kBf16Tile>;
+const PanelKernel matmul_bf16_bf16_dot_avx2 = kPanelKernel<V, kBF16, kBf16Dot>;
+const PanelKernel matmul_bf16_mxfp4_dot_avx2 = kPanelKernel<V, kMXFP4, kBf16Dot>;
 
 }  // namespace sluice

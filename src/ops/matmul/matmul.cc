@@ -95,10 +95,10 @@ std::span<const Kernel<const PanelKernel>> panel_kernels() {
 }
 
 const Kernel<const PanelKernel>* select_panel_kernel(Isa isa, WeightFormat format, Arith arith) {
-  const char* in = arith == Arith::kF32Fma     ? "f32"
-                   : arith == Arith::kBf16Tile ? "bf16"
-                   : arith == Arith::kInt16    ? "int16"
-                                               : "int8";
+  const char* in = arith == Arith::kF32Fma  ? "f32"
+                   : rounds_x(arith)        ? "bf16"
+                   : arith == Arith::kInt16 ? "int16"
+                                            : "int8";
   return select_kernel(panel_kernels(), isa, in, weight_format_name(format), arith_name(arith));
 }
 

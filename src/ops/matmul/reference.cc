@@ -1,4 +1,4 @@
-// Scalar truth: the two ariths in their written order, from x and the panels as they are.
+// Scalar truth: the float ariths in their written order, from x and the panels as they are.
 #include <cmath>
 #include <cstring>
 
@@ -65,6 +65,20 @@ float dot_bf16_tile(const float* x, const std::byte* panel, int64_t c, int64_t k
   return acc;
 }
 
+template <WeightFormat format>
+float dot_bf16_dot(const float* x, const std::byte* panel, int64_t c, int64_t k) {
+  float acc = 0, w[kBlock];
+  for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
+    read_weights<format>(panel, c, k0 / kBlock, kBlock, w);
+    for (int64_t i = 0; i < kBlock; i += 2) {
+      const float xe = k0 + i < k ? round_to_bf16(x[k0 + i]) : 0.0f;
+      const float xo = k0 + i + 1 < k ? round_to_bf16(x[k0 + i + 1]) : 0.0f;
+      acc = std::fma(xe, w[i], std::fma(xo, w[i + 1], acc));
+    }
+  }
+  return acc;
+}
+
 void prepare(const PanelProduct&, int64_t, int64_t) {}
 
 template <WeightFormat format, Arith arith>
@@ -79,8 +93,9 @@ void multiply(const PanelProduct& product) {
       for (int64_t i = 0; i < panels * 16; ++i) {
         const std::byte* panel =
             product.panels + static_cast<size_t>(p0 + i / 16) * product.panel_bytes;
-        acc[i] = arith == Arith::kF32Fma ? dot_f32_fma<format>(x, panel, i % 16, product.k)
-                                         : dot_bf16_tile<format>(x, panel, i % 16, product.k);
+        acc[i] = arith == Arith::kF32Fma     ? dot_f32_fma<format>(x, panel, i % 16, product.k)
+                 : arith == Arith::kBf16Tile ? dot_bf16_tile<format>(x, panel, i % 16, product.k)
+                                             : dot_bf16_dot<format>(x, panel, i % 16, product.k);
       }
       product.epilogue({&product, acc, r, 1, p0, panels});
     }
@@ -113,5 +128,9 @@ const PanelKernel matmul_bf16_bf16_reference = {prepare, multiply<kBF16, kBf16Ti
                                                 store_tile_reference};
 const PanelKernel matmul_bf16_mxfp4_reference = {prepare, multiply<kMXFP4, kBf16Tile>,
                                                  store_tile_reference};
+const PanelKernel matmul_bf16_bf16_dot_reference = {prepare, multiply<kBF16, kBf16Dot>,
+                                                    store_tile_reference};
+const PanelKernel matmul_bf16_mxfp4_dot_reference = {prepare, multiply<kMXFP4, kBf16Dot>,
+                                                     store_tile_reference};
 
 }  // namespace sluice

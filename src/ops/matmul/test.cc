@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "ops/matmul/pack.h"
 #include "ops/matmul/panels.h"
 #include "ops/matmul/weights_data.h"
@@ -142,7 +144,9 @@ TEST(MatmulReference, IsWithinItsToleranceOfF64) {
   for (const auto& [arith, format] : {std::pair{Arith::kF32Fma, WeightFormat::kF32},
                                       std::pair{Arith::kF32Fma, WeightFormat::kBF16},
                                       std::pair{Arith::kBf16Tile, WeightFormat::kBF16},
-                                      std::pair{Arith::kBf16Tile, WeightFormat::kMXFP4}}) {
+                                      std::pair{Arith::kBf16Tile, WeightFormat::kMXFP4},
+                                      std::pair{Arith::kBf16Dot, WeightFormat::kBF16},
+                                      std::pair{Arith::kBf16Dot, WeightFormat::kMXFP4}}) {
     Context context(Isa::kReference);
     Random random(9);
     const Problem p{4, 40, 512, true};
@@ -154,7 +158,7 @@ TEST(MatmulReference, IsWithinItsToleranceOfF64) {
         double sum = in.bias[static_cast<size_t>(n)], xx = 1, ww = 1;
         for (int64_t k = 0; k < p.k; ++k) {
           const float x = in.x.at(t, k);
-          const double a = arith == Arith::kBf16Tile ? round_to_bf16(x) : x;
+          const double a = rounds_x(arith) ? round_to_bf16(x) : x;
           const double b = packed_element(in.w, n, k);
           sum += a * b, xx += a * a, ww += b * b;
         }
@@ -181,6 +185,29 @@ TEST(MatmulReference, FollowsTheWrittenOrderOfBf16Tile) {
   ASSERT_TRUE(matmul(context.exec, args, scratch.workspace()).ok());
   // (2^24 + 2) + (-2^24 + 1 -> -16777215) = 3.
   EXPECT_EQ(out.at(0, 0), 3.0f);
+}
+
+TEST(MatmulReference, FollowsTheWrittenOrderOfBf16Dot) {
+  // Of a pair the odd product comes first: (2^24 - 2^24) + 1 keeps the one, (2^24 + 1) - 2^24 loses
+  // it.
+  for (const auto& [odd, even, want] :
+       {std::tuple{-16777216.0f, 1.0f, 1.0f}, std::tuple{1.0f, -16777216.0f, 0.0f}}) {
+    Context context(detect_isa());
+    std::vector<float> w(64, 0.0f);
+    w[1] = 16777216.0f, w[2] = even, w[3] = odd;
+    StoredMatrix stored{DType::kF32, reinterpret_cast<const std::byte*>(w.data()), 1, 64, 64};
+    Matrix x(1, 64), out(1, 1);
+    for (int64_t k = 0; k < 64; ++k) x.at(0, k) = 1.0f;
+    MatmulArgs args;
+    args.arith = Arith::kBf16Dot;
+    args.x = x.view();
+    args.out = out.view();
+    Scratch scratch(matmul_workspace_bytes(1, 64));
+    const PackedMatrix packed = pack_matrix(*context.device, stored, WeightFormat::kBF16).value();
+    args.w = &packed;
+    ASSERT_TRUE(matmul(context.exec, args, scratch.workspace()).ok());
+    EXPECT_EQ(out.at(0, 0), want);
+  }
 }
 
 TEST(Matmul, RefusesWhatItCannotDo) {

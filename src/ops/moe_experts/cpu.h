@@ -1,6 +1,7 @@
 // The epilogue between the two products: activation, rounding and the next product's row blocks in
 // one go. Both products cut an expert's rows into the same blocks, so a tile of R rows fills a
-// [k][R] block. Include only from *_avx2.cc and *_avx512.cc.
+// [k][R] block. Include only from *_avx2.cc, *_avx512.cc,
+// *_avx512bf16.cc and *_amx.cc.
 #pragma once
 
 #include "ops/elementwise/cpu.h"
@@ -13,6 +14,7 @@ template <class V, Arith arith, class Form>
 void prepared_glu_tile(const PanelTile& tile, const Activation& activation) {
   const PanelProduct& product = *tile.product;
   const int64_t rows = tile.rows, padded_k = product.out_stride;
+  constexpr int64_t kPerFloat = kPairs<V, arith> ? 2 : 1;
   float* block = product.out + tile.row * padded_k;
   for (int64_t p = 0; p < tile.panels; p += 2) {
     const PanelColumns units = panel_columns(product, tile.panel + p);
@@ -26,8 +28,12 @@ void prepared_glu_tile(const PanelTile& tile, const Activation& activation) {
       auto gate = V::load(acc), up = V::load(acc + 16);
       if (product.bias != nullptr) gate = V::add(gate, gate_bias), up = V::add(up, up_bias);
       auto v = activate<V, Form>(activation, gate, up);
-      if (arith == Arith::kBf16Tile) v = rounded_to_bf16<V>(v);
+      if constexpr (rounds_x(arith)) v = rounded_to_bf16<V>(v);
       v = V::select(V::first(units.count), v, V::zero());  // the padding of K is +0
+      if constexpr (kPairs<V, arith>) {
+        store_pairs<V>(block, rows, r, units.first, v);
+        continue;
+      }
       float* out = block + units.first * rows + r;
       if (rows == 1) {
         V::store(out, v);
@@ -40,7 +46,8 @@ void prepared_glu_tile(const PanelTile& tile, const Activation& activation) {
     // The last panel may leave half a step of K: zeros, too.
     const int64_t end = units.first + 16;
     if (end * 2 >= product.n)
-      for (int64_t i = end * rows; i < padded_k * rows; ++i) block[i] = 0.0f;
+      for (int64_t i = end * rows / kPerFloat; i < padded_k * rows / kPerFloat; ++i)
+        block[i] = 0.0f;
   }
 }
 

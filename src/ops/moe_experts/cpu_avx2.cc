@@ -9,5 +9,8 @@ void moe_experts_f32_avx2(const PanelTile& tile) {
 void moe_experts_bf16_avx2(const PanelTile& tile) {
   simd::prepared_glu<simd::Avx2, Arith::kBf16Tile>(tile);
 }
+void moe_experts_bf16_dot_avx2(const PanelTile& tile) {
+  simd::prepared_glu<simd::Avx2, Arith::kBf16Dot>(tile);
+}
 
 }  // namespace sluice
