@@ -77,8 +77,8 @@ TEST(BenchLayer, ASandwichLayerRunsBothBranches) {
   }
   EXPECT_EQ(names,
             "input_norm q_proj k_proj v_norm qk_norm rope kv_write attention o_proj "
-            "attention_norm_residual router_norm router route_sort experts_norm experts dense_norm "
-            "dense_gate_up dense_down dense_post_norm add ffn_norm_residual ");
+            "attention_norm_residual dense_norm dense_gate_up dense_down router_norm router "
+            "route_sort experts_norm experts ");
   EXPECT_GE(layer->experts_used(), 2);
 }
 

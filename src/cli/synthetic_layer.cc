@@ -281,6 +281,10 @@ void SyntheticLayer::add_experts(CombineThen then, float* out) {
                     a.then = then;
                     a.norm_weight = ones_;
                     (then == CombineThen::kResidualAdd ? a.residual : a.out) = stream(out);
+                    if (then == CombineThen::kBranches) {
+                      a.residual = stream(hidden_);
+                      a.branches = {stream(branch_), ones_, ones_, 1.0f};
+                    }
                     return moe_experts(context_, a, {workspace_.data(), workspace_.bytes()});
                   }});
 }
@@ -329,16 +333,15 @@ void SyntheticLayer::declare_sandwich() {
   add_norm("input_norm", hidden_, normed_);
   add_attention();
   norm_then_add("attention_norm_residual");
-  add_norm("router_norm", hidden_, normed_);
-  add_router(normed_);
-  add_norm("experts_norm", hidden_, normed_);
-  add_experts(CombineThen::kRmsNorm, s_.dense > 0 ? second_ : branch_);
   if (s_.dense > 0) {
     add_norm("dense_norm", hidden_, normed_);
     add_dense();
-    add_norm("dense_post_norm", branch_, branch_);
-    ops_.push_back({"add", [this] { return add(context_, stream(branch_), stream(second_)); }});
   }
+  add_norm("router_norm", hidden_, normed_);
+  add_router(normed_);
+  add_norm("experts_norm", hidden_, normed_);
+  if (s_.dense > 0) return add_experts(CombineThen::kBranches, second_);
+  add_experts(CombineThen::kRmsNorm, branch_);
   norm_then_add("ffn_norm_residual");
 }
 

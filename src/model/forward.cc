@@ -56,6 +56,10 @@ Status Step::sandwich_layer(const LayerSpec& l, const LayerWeights& w, int layer
   SLUICE_RETURN_IF_ERROR(on_.norm(hidden, w.input_norm.data(), normed));
   SLUICE_RETURN_IF_ERROR(on_.attend(l.attention, w.attention));
   SLUICE_RETURN_IF_ERROR(norm_then_add(w.post_attention_norm, 1.0f));
+  if (l.dense) {
+    SLUICE_RETURN_IF_ERROR(on_.norm(hidden, w.pre_feedforward_norm.data(), normed));
+    SLUICE_RETURN_IF_ERROR(on_.dense(*l.dense, w.dense));
+  }
   if (l.moe) {
     SLUICE_RETURN_IF_ERROR(on_.norm(hidden, w.moe.router_norm.data(), normed));
     SLUICE_RETURN_IF_ERROR(on_.route(*l.moe, w.moe, normed, layer, tap_));
@@ -63,16 +67,16 @@ Status Step::sandwich_layer(const LayerSpec& l, const LayerWeights& w, int layer
     MoeExpertsArgs args = on_.experts(*l.moe, w.moe);
     args.then = CombineThen::kRmsNorm;
     args.norm_weight = w.post_feedforward_norm_2.data();
-    args.out = l.dense ? on_.stream(s_.second) : branch;
+    args.out = branch;
+    if (l.dense) {  // the norms of both branches, their sum and the residual in the same pass
+      args.then = CombineThen::kBranches;
+      args.out = on_.stream(s_.second);
+      args.residual = hidden;
+      args.branches = {branch, w.post_feedforward_norm_1.data(), w.post_feedforward_norm.data(),
+                       w.layer_scalar};
+      return moe_experts(c_, args, s_.workspace);
+    }
     SLUICE_RETURN_IF_ERROR(moe_experts(c_, args, s_.workspace));
-  }
-  if (l.dense) {
-    SLUICE_RETURN_IF_ERROR(on_.norm(hidden, w.pre_feedforward_norm.data(), normed));
-    SLUICE_RETURN_IF_ERROR(on_.dense(*l.dense, w.dense));
-  }
-  if (l.dense && l.moe) {
-    SLUICE_RETURN_IF_ERROR(on_.norm(branch, w.post_feedforward_norm_1.data(), branch));
-    SLUICE_RETURN_IF_ERROR(add(c_, branch, on_.stream(s_.second)));
   }
   return norm_then_add(w.post_feedforward_norm, w.layer_scalar);
 }

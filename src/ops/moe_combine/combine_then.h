@@ -6,7 +6,7 @@
 
 namespace sluice {
 
-enum class CombineThen { kStore, kResidualAdd, kRmsNorm };
+enum class CombineThen { kStore, kResidualAdd, kRmsNorm, kResidualThenNorm, kBranches };
 
 // kSlot: ascending slot, which is ascending expert in the CSR order of moe_sort.
 enum class CombineOrder { kChoice, kSlot };

@@ -97,12 +97,28 @@ void combine_row(const TokenRows& rows, int64_t width, bool residual, float* out
   V::store_n(out + d, residual ? V::add(V::load_n(out + d, n), acc) : acc, n);
 }
 
+// The routed row, normed, joins the dense branch, and both the residual.
+template <class V>
+void join_branches(const MoeCombineTask& task, int64_t t, const float* routed) {
+  float* branch = task.branch + t * task.branch_stride;
+  rms_norm_row<V>(branch, task.branch_weight, task.eps, task.d, branch);
+  int64_t d = 0;
+  for (; d + 16 <= task.d; d += 16)
+    V::store(branch + d, V::add(V::load(branch + d), V::load(routed + d)));
+  if (const int64_t n = task.d - d; n > 0)
+    V::store_n(branch + d, V::add(V::load_n(branch + d, n), V::load_n(routed + d, n)), n);
+  norm_then_residual_row<V>(branch, task.post_weight, task.eps, task.scale, task.d,
+                            task.residual + t * task.residual_stride);
+}
+
 template <class V>
 void moe_combine(const MoeCombineTask& task) {
   TokenRows rows;
+  const bool then_norm = task.then == CombineThen::kResidualThenNorm;
+  const bool residual = task.then == CombineThen::kResidualAdd || then_norm;
   for (int64_t t = task.begin; t < task.end; ++t) {
-    float* out = task.out + t * task.out_stride;
-    const bool residual = task.then == CombineThen::kResidualAdd;
+    float* normed = task.out + t * task.out_stride;
+    float* out = then_norm ? task.residual + t * task.residual_stride : normed;
     collect_rows<V>(task, t, rows);
     if (task.rounding.order == CombineOrder::kSlot) sort_by_slot<V>(rows);
     if (is_plain(task.rounding))
@@ -110,8 +126,9 @@ void moe_combine(const MoeCombineTask& task) {
     else
       combine_row_rounded<V>(task.rounding, rows, task.d, residual, out);
     // The row is still in the first-level cache: the norm costs no pass over memory.
-    if (task.then == CombineThen::kRmsNorm)
-      rms_norm_row<V>(out, task.norm_weight, task.eps, task.d, out);
+    if (task.then != CombineThen::kStore && task.then != CombineThen::kResidualAdd)
+      rms_norm_row<V>(out, task.norm_weight, task.eps, task.d, normed);
+    if (task.then == CombineThen::kBranches) join_branches<V>(task, t, out);
   }
 }
 

@@ -17,19 +17,34 @@ struct MoeCombineBody {
   SLUICE_HD void operator()(Block& block) const {
     const int64_t token = task.begin + block.index();
     float* out = task.out + token * task.out_stride;
+    float* residual = task.residual + token * task.residual_stride;
+    const CombineThen then = task.then;
     block.each([&](int t) {
       for (int64_t d = t; d < task.d; d += kThreads) {
-        const float c = combined(task, token, d);
-        out[d] = task.then == CombineThen::kResidualAdd ? out[d] + c : c;
+        float c = combined(task, token, d);
+        if (then == CombineThen::kResidualThenNorm) c = residual[d] = residual[d] + c;
+        out[d] = then == CombineThen::kResidualAdd ? out[d] + c : c;
       }
     });
-    if (task.then != CombineThen::kRmsNorm) return;
+    if (then == CombineThen::kStore || then == CombineThen::kResidualAdd) return;
+    norm(block, out, task.norm_weight, [&](int64_t d, float v) { out[d] = v; });
+    if (then != CombineThen::kBranches) return;
+    float* branch = task.branch + token * task.branch_stride;
+    norm(block, branch, task.branch_weight, [&](int64_t d, float v) { branch[d] = v + out[d]; });
+    norm(block, branch, task.post_weight,
+         [&](int64_t d, float v) { residual[d] = (residual[d] + v) * task.scale; });
+  }
+
+ private:
+  // store(d, value) for the values of the normed row.
+  template <class Block, class Store>
+  SLUICE_HD void norm(Block& block, const float* row, const float* weight, Store store) const {
     typename Block::template PerThread<float> sum(block);
     auto* factor = block.template shared<float>();
     block.each([&](int t) {
       if (t >= kWarp) return;
       float partial = 0;
-      for (int64_t d = t; d < task.d; d += kWarp) partial = scalar::fma(out[d], out[d], partial);
+      for (int64_t d = t; d < task.d; d += kWarp) partial = scalar::fma(row[d], row[d], partial);
       sum[t] = partial;
     });
     block.warp_sum(sum);
@@ -38,7 +53,7 @@ struct MoeCombineBody {
     });
     block.each([&](int t) {
       for (int64_t d = t; d < task.d; d += kThreads)
-        out[d] = scalar::rms_norm_value(out[d], *factor, task.norm_weight, d);
+        store(d, scalar::rms_norm_value(row[d], *factor, weight, d));
     });
   }
 };

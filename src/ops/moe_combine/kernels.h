@@ -12,7 +12,7 @@ class Stream;  // device/device.h
 
 inline constexpr int64_t kMaxRowsPerToken = 64;
 
-// Tokens [begin, end); for kResidualAdd out is the residual.
+// Tokens [begin, end); for kResidualAdd out is the residual, for kBranches a row of scratch.
 struct MoeCombineTask {
   const float* y = nullptr;
   int64_t y_stride = 0;
@@ -25,6 +25,14 @@ struct MoeCombineTask {
   float eps = 0.0f;
   float* out = nullptr;
   int64_t out_stride = 0;
+  float* residual = nullptr;  // kResidualThenNorm, kBranches
+  int64_t residual_stride = 0;
+  // kBranches
+  float* branch = nullptr;
+  int64_t branch_stride = 0;
+  const float* branch_weight = nullptr;
+  const float* post_weight = nullptr;
+  float scale = 1.0f;
   int64_t begin = 0, end = 0;
   Stream* stream = nullptr;  // CUDA only
 };

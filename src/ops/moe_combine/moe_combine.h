@@ -5,15 +5,19 @@
 //   kStore        out = c
 //   kResidualAdd  residual = residual + c
 //   kRmsNorm      out = norm(c)                       (Gemma 4's post_feedforward_layernorm_2)
-// Fused forms equal moe_combine -> add or rms_norm bit for bit. `rounding` puts bf16 roundings,
-// unfused products or the order of the slots (ascending expert) in the sum, as other
+//   kResidualThenNorm  residual = residual + c; out = norm(residual)    (the next layer's norm)
+//   kBranches     branch = norm(branch; branch_weight) + norm(c);
+//                 residual = (residual + norm(branch; post_weight)) * scale
+//                 (Gemma 4's parallel branches: branch is the dense one, out is scratch)
+// Fused forms equal the chain of moe_combine, add and rms_norm bit for bit. `rounding` puts bf16
+// roundings, unfused products or the order of the slots (ascending expert) in the sum, as other
 // implementations have them (moe_experts/rounding_profile.h); the default has none.
 //
 // tensor  | shape    | dtype | layout
 // y       | [R, D]   | f32   | row stride; slots of the CSR order
 // inverse | [T*K]    | i32   |
 // weights | [T, K]   | f32   | none: all 1
-// out     | [T, D]   | f32   | row stride;  residual likewise
+// out     | [T, D]   | f32   | row stride;  residual and branch likewise
 // On CUDA devices every array is the device's and inverse is trusted.
 // Errors: shapes, a slot outside y.
 #pragma once
@@ -26,6 +30,12 @@
 
 namespace sluice {
 
+struct CombineBranches {
+  MatrixF32 branch;  // the other branch, before its norm; it is written
+  const float* branch_weight = nullptr;
+  const float* post_weight = nullptr;
+  float scale = 1.0f;
+};
 struct MoeCombineArgs {
   ConstMatrixF32 y;
   std::span<const int32_t> inverse;
@@ -33,10 +43,11 @@ struct MoeCombineArgs {
   int64_t k = 0;
   CombineRounding rounding;
   CombineThen then = CombineThen::kStore;
-  const float* norm_weight = nullptr;  // kRmsNorm
-  float eps = 1e-6f;                   // kRmsNorm
-  MatrixF32 out;                       // kStore, kRmsNorm
-  MatrixF32 residual;                  // kResidualAdd
+  const float* norm_weight = nullptr;  // the forms with a norm
+  float eps = 1e-6f;
+  MatrixF32 out;       // all but kResidualAdd
+  MatrixF32 residual;  // kResidualAdd, kResidualThenNorm, kBranches
+  CombineBranches branches;
 };
 Status moe_combine(const ExecContext& context, const MoeCombineArgs& args);
 

@@ -98,6 +98,60 @@ CombineRounding random_rounding(Random& random) {
           random.chance(0.5),
           random.chance(0.5) ? CombineOrder::kSlot : CombineOrder::kChoice};
 }
+// combine -> add -> norm, and Gemma 4's two branches: combine -> norm, norm of the dense branch,
+// add, norm and residual, in one pass over each row.
+TEST_P(MoeCombineRow, FormsWithTwoMatricesEqualTheirChains) {
+  Random random(45);
+  for (int64_t i = 0; i < test::property_runs(40); ++i) {
+    const int64_t t = random.between(1, 20), k = random.between(1, 9), d = random.between(1, 200);
+    Operands in(t, k, d, random.below(4), random.below(16), random);
+    Context context(GetParam().isa, static_cast<int>(random.below(3)));
+    Matrix residual(t, d, random.below(3), random.below(16)), dense(t, d, 1, 3), plain(t, d);
+    residual.fill(random), dense.fill(random);
+    std::vector<float> weights[2] = {std::vector<float>(static_cast<size_t>(d)),
+                                     std::vector<float>(static_cast<size_t>(d))};
+    for (auto& weight : weights)
+      for (float& w : weight) w = random.normal();
+    const auto norm = [&](Matrix& x, const float* weight, Matrix& out) {
+      return context.finish(rms_norm(
+          context.exec, {.x = x.view(), .weight = weight, .eps = 1e-5f, .out = out.view()}));
+    };
+    ASSERT_TRUE(
+        context.finish(moe_combine(context.exec, in.args(CombineThen::kStore, plain))).ok());
+
+    Matrix got_residual = residual, got(t, d, 2, 1), want_residual = residual, want(t, d);
+    MoeCombineArgs args = in.args(CombineThen::kResidualThenNorm, got);
+    args.residual = got_residual.view();
+    const Status status = context.finish(moe_combine(context.exec, args));
+    ASSERT_TRUE(status.ok()) << status.message();
+    for (int64_t r = 0; r < t; ++r)
+      for (int64_t c = 0; c < d; ++c) want_residual.at(r, c) += plain.at(r, c);
+    ASSERT_TRUE(norm(want_residual, in.norm_weight.data(), want).ok());
+    ASSERT_TRUE(same_bits(got_residual.view(), want_residual.view()));
+    ASSERT_TRUE(same_bits(got.view(), want.view()));
+
+    Matrix branch = dense, joined = residual, want_joined = residual, normed(t, d);
+    args = in.args(CombineThen::kBranches, got);
+    args.residual = joined.view();
+    args.branches = {branch.view(), weights[0].data(), weights[1].data(), 0.75f};
+    ASSERT_TRUE(context.finish(moe_combine(context.exec, args)).ok());
+    ASSERT_TRUE(norm(plain, in.norm_weight.data(), plain).ok());
+    ASSERT_TRUE(norm(dense, weights[0].data(), normed).ok());
+    for (int64_t r = 0; r < t; ++r)
+      for (int64_t c = 0; c < d; ++c) normed.at(r, c) += plain.at(r, c);
+    ASSERT_TRUE(context
+                    .finish(rms_norm(context.exec, {.mode = RmsNormMode::kNormThenResidual,
+                                                    .x = normed.view(),
+                                                    .weight = weights[1].data(),
+                                                    .eps = 1e-5f,
+                                                    .scale = 0.75f,
+                                                    .residual = want_joined.view()}))
+                    .ok());
+    ASSERT_TRUE(same_bits(joined.view(), want_joined.view()));
+    ASSERT_TRUE(got.guards_hold() && joined.guards_hold() && branch.guards_hold());
+  }
+}
+
 TEST_P(MoeCombineRow, EqualsTheReferenceInEveryRoundingAndOrder) {
   Random random(44);
   for (int64_t i = 0; i < test::property_runs(60); ++i) {
@@ -211,6 +265,14 @@ TEST(MoeCombine, RefusesWrongShapesAndSlots) {
   EXPECT_TRUE(refused(bad, "alias"));
   bad = good, bad.then = CombineThen::kRmsNorm, bad.eps = -1;
   EXPECT_TRUE(refused(bad, "eps"));
+  bad = good, bad.then = CombineThen::kResidualThenNorm, bad.residual = narrow.view();
+  EXPECT_TRUE(refused(bad, "residual: expected [T, D] = [2, 8], got [2, 7]"));
+  bad.residual = out.view();
+  EXPECT_TRUE(refused(bad, "residual: must not alias"));
+  Matrix other(2, 8);
+  bad.residual = other.view(), bad.then = CombineThen::kBranches;
+  bad.branches.branch = narrow.view();
+  EXPECT_TRUE(refused(bad, "branch: expected [T, D]"));
   in.inverse[3] = 4;
   EXPECT_TRUE(refused(good, "slot below R = 4, got 4"));
 }

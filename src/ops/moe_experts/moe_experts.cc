@@ -299,6 +299,7 @@ Status moe_experts(const ExecContext& context, const MoeExpertsArgs& args, Works
   combine.eps = args.eps;
   combine.out = args.out;
   combine.residual = args.residual;
+  combine.branches = args.branches;
   return moe_combine(context, combine);
 }
 

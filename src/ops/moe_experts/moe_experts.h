@@ -64,6 +64,7 @@ struct MoeExpertsArgs {
   float eps = 1e-6f;
   MatrixF32 out;
   MatrixF32 residual;
+  CombineBranches branches;  // CombineThen::kBranches
   std::span<int64_t> counts;
   SortedPairs sorted;
 };
