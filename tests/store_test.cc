@@ -20,9 +20,10 @@ std::unique_ptr<Runtime> runtime(int threads = 2) {
   return std::move(Runtime::create({.threads = threads})).value();
 }
 
-RunReport run_model(const std::string& path, Compute compute, std::optional<Isa> isa = {}) {
+RunReport run_model(const std::string& path, Compute compute, std::optional<Isa> isa = {},
+                    Mode mode = Mode::kDefault) {
   const auto rt = runtime();
-  const auto model = load_model(*rt, path, {.compute = compute});
+  const auto model = load_model(*rt, path, {.compute = compute, .mode = mode});
   EXPECT_TRUE(model.ok()) << model.status().message();
   if (!model.ok()) return {};
   return run_lists(*rt, **model,
@@ -59,6 +60,11 @@ TEST_P(StoreRuns, IntegerStoresGiveTheSameBitsOnEveryIsa) {
     ASSERT_FALSE(want.tensors.empty());
     for (const Isa isa : isa_paths())
       EXPECT_TRUE(run_model(store, Compute::kBf16, isa).tensors == want.tensors) << isa_name(isa);
+    const RunReport a16 = run_model(store, Compute::kBf16, Isa::kReference, Mode::kA16);
+    EXPECT_FALSE(a16.tensors == want.tensors) << "the mode changed nothing";
+    for (const Isa isa : isa_paths())
+      EXPECT_TRUE(run_model(store, Compute::kBf16, isa, Mode::kA16).tensors == a16.tensors)
+          << "a16 on " << isa_name(isa);
   }
 }
 
@@ -119,6 +125,45 @@ Ran sluice(const std::string& arguments) {
   const int status = ::pclose(pipe);
   ran.code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
   return ran;
+}
+
+// --mode and --arith on a store of q4_0 experts with int8 around them: what runs, and what cannot.
+TEST(StoreCommands, ModesChooseTheArithOfEveryFormatThatHasThem) {
+  const ScratchDir dir;
+  const std::string model = SLUICE_SOURCE_DIR "/models/three-voices", store = dir / "store";
+  write_file(dir / "ids.json", "[11, 7, 300, 45, 9]");
+  ASSERT_EQ(sluice("pack " + model + " -o " + store + " --weights q4_0").code, 0);
+  const auto ariths = [&](const std::string& options) {
+    const Ran ran = sluice("inspect " + store + " --json " + options);
+    EXPECT_EQ(ran.code, 0) << ran.out;
+    const auto roles = nlohmann::json::parse(ran.out)["store"]["roles"];
+    return roles["experts"]["ariths"].get<std::string>() + " " +
+           roles["head"]["ariths"].get<std::string>();
+  };
+  EXPECT_EQ(ariths(""), "a8g32 int16");
+  EXPECT_EQ(ariths("--mode a8g32"), "a8g32 int16");
+  EXPECT_EQ(ariths("--arith int16"), "a8g32 int16");
+  EXPECT_EQ(ariths("--mode a16"), "bf16_tile|f32_fma bf16_tile|f32_fma");
+  const auto kernel = [&](const std::string& options) {
+    const Ran ran = sluice("score " + store + " --ids " + dir / "ids.json" + " --out " +
+                           dir / "o.safetensors" + " --json " + options);
+    EXPECT_EQ(ran.code, 0) << ran.out;
+    return nlohmann::json::parse(ran.out)["arith"].get<std::string>();
+  };
+  EXPECT_EQ(kernel(""), "a8g32");
+  EXPECT_EQ(kernel("--mode a16"), "bf16_tile");
+  EXPECT_EQ(kernel("--arith bf16_tile"), "bf16_tile");
+  const auto refused = [&](const std::string& command, const std::string& words) {
+    const Ran ran = sluice(command);
+    EXPECT_EQ(ran.code, 1) << ran.out;
+    EXPECT_NE(ran.out.find(words), std::string::npos) << ran.out;
+  };
+  refused("run " + model + " -p a --mode int", "mode int is for weights in int4, int8; this model");
+  refused("run " + store + " -p a --arith int --mode a16", "give one of them");
+  refused("bench experts --shape 64,32,4,2 --weights q4_0 --mode int",
+          "q4_0 weights have a8g32, a16, got int");
+  refused("bench experts --shape 64,32,4,2 --weights int4 --arith a8g32",
+          "int4 weights have f32_fma, bf16_tile, int, got a8g32");
 }
 
 TEST(StoreCommands, PackInspectRunScoreVerify) {

@@ -5,6 +5,7 @@
 #include <random>
 #include <set>
 
+#include "cli/load.h"
 #include "cli/raw_experts.h"
 #include "cli/synthetic_experts.h"
 #include "cli/version.h"
@@ -33,6 +34,7 @@ struct Bench {
   const BenchExpertsOptions& options;
   ExpertShape shape;
   const SyntheticFormat* format = nullptr;
+  Arith arith = Arith::kBf16Tile;
   std::unique_ptr<Runtime> runtime;
   std::unique_ptr<SyntheticExperts> layer;
   std::unique_ptr<RawExperts> raw;  // --prefused no
@@ -52,6 +54,29 @@ ExpertRouting routing_of(const std::string& name) {
                          : ExpertRouting::kUniform;
 }
 
+// The format's own arith, or what --mode or --arith make of it.
+Result<Arith> arith_of(const SyntheticFormat& format, const BenchExpertsOptions& o) {
+  SLUICE_ASSIGN_OR_RETURN(const ArithChoice choice, arith_choice("bf16", o.mode, o.arith));
+  if (o.mode.empty() && o.arith.empty()) return format.arith;
+  const std::optional<Arith> forced = arith_from_name(o.arith);
+  std::string modes, ariths;
+  const auto add = [](std::string& to, std::string_view name) {
+    to += fmt::format("{}{}", to.empty() ? "" : ", ", name);
+  };
+  for (int i = 1; i < kModes; ++i)
+    if (has_mode(format.format, static_cast<Mode>(i))) add(modes, mode_name(static_cast<Mode>(i)));
+  for (int i = 0; i < kAriths; ++i)
+    if (select_panel_kernel(Isa::kReference, format.format, static_cast<Arith>(i)) != nullptr)
+      add(ariths, arith_name(static_cast<Arith>(i)));
+  if (!forced && !has_mode(format.format, choice.mode))
+    return invalid_argument("mode: {} weights have {}, got {}", format.name, modes, o.mode);
+  if (forced && select_panel_kernel(Isa::kReference, format.format, *forced) == nullptr)
+    return invalid_argument("arith: {} weights have {}, got {}", format.name, ariths, o.arith);
+  if (forced) return *forced;
+  const Compute compute = format.format == WeightFormat::kF32 ? Compute::kF32 : Compute::kBf16;
+  return panel_arith(format.format, compute, choice.mode);
+}
+
 Result<Roofs> measure_roofs(const Bench& b) {
   const ExecContext context = b.runtime->context();
   const CpuProbe probe = probe_cpu(context);
@@ -61,7 +86,7 @@ Result<Roofs> measure_roofs(const Bench& b) {
   const auto floats = static_cast<int64_t>(weights.bytes() / 4) / kPiece * kPiece;
   Roofs roofs;
   roofs.read = 1e9 * probe_read_rate(context, weights.as<float>(), floats, 5);
-  const Arith arith = b.format->arith;
+  const Arith arith = b.arith;
   roofs.peak = 1e9 * (quantizes_x(arith)          ? probe.int8_gops
                       : arith == Arith::kBf16Tile ? probe.bf16_gflops
                                                   : probe.fma_gflops);
@@ -98,7 +123,7 @@ struct Step {
   }
   Status run(const ExpertWeights& experts) {
     MoeExpertsArgs args;
-    args.arith = b.format->arith;
+    args.arith = b.arith;
     args.x = {x.data(), t, b.shape.d};
     args.ids = ids;
     args.weights = weights;
@@ -170,31 +195,32 @@ Result<Measured> measure(Bench& b, int64_t tokens) {
 
 nlohmann::ordered_json facts_of(const Bench& b) {
   const Isa isa = b.runtime->isa();
-  const auto* kernel = select_panel_kernel(isa, b.format->format, b.format->arith);
+  const auto* kernel = select_panel_kernel(isa, b.format->format, b.arith);
   const ExpertShape& s = b.shape;
   const BenchExpertsOptions& o = b.options;
-  return {
-      {"command",
-       fmt::format("sluice bench experts --shape {} --weights {} --tokens {} --routing {} "
-                   "--rotate {} --time {} --seed {} --threads {}{} --json",
-                   o.shape, o.weights, fmt::join(o.tokens, ","), o.routing, o.rotate_gb, o.seconds,
-                   o.seed, b.runtime->pool().size(), o.prefused ? "" : " --prefused no")},
-      {"sluice", version()},
-      {"build", build_id()},
-      {"cpu", cpu_name()},
-      {"features", cpu_features()},
-      {"isa", isa_name(isa)},
-      {"threads", b.runtime->pool().size()},
-      {"shape", {{"name", s.name}, {"D", s.d}, {"I", s.width}, {"E", s.experts}, {"K", s.k}}},
-      {"weights", b.format->name},
-      {"arith", arith_name(b.format->arith)},
-      {"kernel", kernel != nullptr ? kernel->name : "none"},
-      {"routing", b.options.routing},
-      {"seed", b.options.seed},
-      {"copies", b.layer->sets()},
-      {"expert_bytes", b.layer->expert_bytes()},
-      {"read_gb_per_second", b.roofs.read / 1e9},
-      {"peak_gops", b.roofs.peak / 1e9}};
+  return {{"command",
+           fmt::format(
+               "sluice bench experts --shape {} --weights {} --tokens {} --routing {} "
+               "--rotate {} --time {} --seed {} --threads {}{}{} --json",
+               o.shape, o.weights, fmt::join(o.tokens, ","), o.routing, o.rotate_gb, o.seconds,
+               o.seed, b.runtime->pool().size(), o.prefused ? "" : " --prefused no",
+               b.arith == b.format->arith ? "" : fmt::format(" --arith {}", arith_name(b.arith)))},
+          {"sluice", version()},
+          {"build", build_id()},
+          {"cpu", cpu_name()},
+          {"features", cpu_features()},
+          {"isa", isa_name(isa)},
+          {"threads", b.runtime->pool().size()},
+          {"shape", {{"name", s.name}, {"D", s.d}, {"I", s.width}, {"E", s.experts}, {"K", s.k}}},
+          {"weights", b.format->name},
+          {"arith", arith_name(b.arith)},
+          {"kernel", kernel != nullptr ? kernel->name : "none"},
+          {"routing", b.options.routing},
+          {"seed", b.options.seed},
+          {"copies", b.layer->sets()},
+          {"expert_bytes", b.layer->expert_bytes()},
+          {"read_gb_per_second", b.roofs.read / 1e9},
+          {"peak_gops", b.roofs.peak / 1e9}};
 }
 
 nlohmann::ordered_json row_of(const Measured& m) {
@@ -259,6 +285,7 @@ Status run_bench_experts(const BenchExpertsOptions& options, Console& console) {
   if (b.format == nullptr)
     return invalid_argument("weights: expected one of {}, got \"{}\"", bench_weights(),
                             options.weights);
+  SLUICE_ASSIGN_OR_RETURN(b.arith, arith_of(*b.format, options));
   SLUICE_ASSIGN_OR_RETURN(b.runtime, Runtime::create({.threads = options.threads}));
   SLUICE_ASSIGN_OR_RETURN(
       b.layer, SyntheticExperts::create(b.runtime->device(), b.runtime->pool(), b.shape, *b.format,

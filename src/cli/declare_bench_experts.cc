@@ -33,6 +33,12 @@ Command declare_bench(CLI::App& app) {
   CLI::App* sub = bench->add_subcommand("experts", "A layer of experts beside the machine's roofs");
   add_option(*sub, "--shape", o->shape, bench_shapes() + ", or D,I,E,K")->capture_default_str();
   add_option(*sub, "--weights", o->weights, "Format: " + bench_weights())->capture_default_str();
+  add_option(*sub, "--mode", (*o).mode,
+             "Products of low-bit weights: int, a8g32 or a16 (default: by their format)")
+      ->check(CLI::IsMember({"int", "a8g32", "a16"}));
+  add_option(*sub, "--arith", (*o).arith,
+             "Instead of --mode: f32_fma, bf16_tile, int, int16 or a8g32")
+      ->check(CLI::IsMember({"f32_fma", "bf16_tile", "int", "int16", "a8g32"}));
   add_option(*sub, "--tokens", o->tokens, "Numbers of tokens, as in 1,8,64")
       ->delimiter(',')
       ->check(CLI::Range(1, 1 << 16))

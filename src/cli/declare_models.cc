@@ -11,6 +11,12 @@ Command declare_inspect(CLI::App& app) {
   add_option(*sub, "--compute", o->compute, "Compute mode: bf16 or f32")
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
+  add_option(*sub, "--mode", (*o).mode,
+             "Products of low-bit weights: int, a8g32 or a16 (default: by their format)")
+      ->check(CLI::IsMember({"int", "a8g32", "a16"}));
+  add_option(*sub, "--arith", (*o).arith,
+             "Instead of --compute and --mode: f32_fma, bf16_tile, int, int16 or a8g32")
+      ->check(CLI::IsMember({"f32_fma", "bf16_tile", "int", "int16", "a8g32"}));
   add_option(*sub, "--tokens", o->tokens, "Tokens of context to foretell memory for")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
       ->capture_default_str();

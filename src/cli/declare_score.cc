@@ -37,6 +37,12 @@ Command declare_score(CLI::App& app) {
   add_option(*sub, "--compute", o->load.compute, "f32, or bf16 (inputs of products, KV cache)")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
+  add_option(*sub, "--mode", o->load.mode,
+             "Products of low-bit weights: int, a8g32 or a16 (default: by their format)")
+      ->check(CLI::IsMember({"int", "a8g32", "a16"}));
+  add_option(*sub, "--arith", o->load.arith,
+             "Instead of --compute and --mode: f32_fma, bf16_tile, int, int16 or a8g32")
+      ->check(CLI::IsMember({"f32_fma", "bf16_tile", "int", "int16", "a8g32"}));
   add_option(*sub, "--chunk", o->chunk,
              "Tokens of a sequence in one step (default: as many as fit)")
       ->check(CLI::Range(1, 1 << 20));

@@ -29,6 +29,7 @@ struct Findings {
   TensorTable table;
   Resolution resolution;
   Compute compute = Compute::kBf16;
+  Mode mode = Mode::kDefault;
 };
 
 void note(const Status& status, std::vector<std::string>* problems) {
@@ -42,12 +43,14 @@ void read_store(const std::string& path, Findings* f) {
   f->store = std::move(store).value();
   const Result<std::unique_ptr<Runtime>> runtime = Runtime::create({.threads = 1});
   if (!runtime.ok()) return note(runtime.status(), &f->problems);
-  note(load_packed_store(**runtime, path, {.compute = f->compute}).status(), &f->problems);
+  note(load_packed_store(**runtime, path, {.compute = f->compute, .mode = f->mode}).status(),
+       &f->problems);
 }
 
-Findings read_all(const std::string& model, Compute compute) {
+Findings read_all(const std::string& model, const ArithChoice& choice) {
   Findings f;
-  f.compute = compute;
+  f.compute = choice.compute;
+  f.mode = choice.mode;
   if (is_packed_store(model)) {
     read_store(model, &f);
     Result<ModelConfig> config = read_model_config(model);
@@ -267,9 +270,10 @@ void add_costs(const InspectOptions& o, Findings& f, ordered_json& report) {
 Status run_inspect(const InspectOptions& o, Console& console) {
   if (o.tokens < 1 || o.tokens > (1 << 30))
     return invalid_argument("tokens: expected 1 to 2^30, got {}", o.tokens);
-  SLUICE_ASSIGN_OR_RETURN(const Compute compute, compute_from_name(o.compute));
-  Findings f = read_all(o.model, compute);
-  ordered_json report = {{"model", o.model}, {"compute", o.compute}};
+  SLUICE_ASSIGN_OR_RETURN(const ArithChoice choice, arith_choice(o.compute, o.mode, o.arith));
+  Findings f = read_all(o.model, choice);
+  ordered_json report = {
+      {"model", o.model}, {"compute", compute_name(f.compute)}, {"mode", mode_name(f.mode)}};
   if (f.config != nullptr) report["spec"] = spec_json(f.config->spec);
   if (f.source != nullptr) {
     size_t bytes = 0;
@@ -283,8 +287,8 @@ Status run_inspect(const InspectOptions& o, Console& console) {
     report["store"] = {{"version", kStoreVersion},     {"layout_id", kPanelLayoutId},
                        {"bytes", h.file_bytes},        {"tensors", h.entries.size()},
                        {"fits_bf16", h.fits_bf16},     {"fits_f32", h.fits_f32},
-                       {"made_by", f.store->remake()}, {"roles", store_roles_json(h)}};
-    report["tensors"] = store_tensors_json(h);
+                       {"made_by", f.store->remake()}, {"roles", store_roles_json(h, f.mode)}};
+    report["tensors"] = store_tensors_json(h, f.mode);
   } else {
     report["tensors"] = tensors_json(f);
   }

@@ -11,6 +11,7 @@ namespace sluice {
 struct InspectOptions {
   std::string model;
   std::string compute = "bf16";
+  std::string mode, arith;  // as of a run: which arith each role would use
   int threads = 0;
   int64_t tokens = 512;  // the context for which memory is foretold
   bool json = false;

@@ -8,10 +8,39 @@ Result<Compute> compute_from_name(const std::string& name) {
   return invalid_argument("compute: expected f32 or bf16, got \"{}\"", name);
 }
 
+Result<ArithChoice> arith_choice(const std::string& compute, const std::string& mode,
+                                 const std::string& arith) {
+  ArithChoice out;
+  SLUICE_ASSIGN_OR_RETURN(out.compute, compute_from_name(compute));
+  if (!mode.empty()) {
+    for (int i = 1; i < kModes; ++i)
+      if (mode_name(static_cast<Mode>(i)) == mode) out.mode = static_cast<Mode>(i);
+    if (out.mode == Mode::kDefault)
+      return invalid_argument("mode: expected int, a8g32 or a16, got \"{}\"", mode);
+  }
+  if (arith.empty()) return out;
+  const std::optional<Arith> chosen = arith_from_name(arith);
+  if (!chosen)
+    return invalid_argument("arith: expected f32_fma, bf16_tile, int, int16 or a8g32, got \"{}\"",
+                            arith);
+  if (!mode.empty())
+    return invalid_argument("arith and mode: {} says the mode, too; give one of them", arith);
+  if (quantizes_x(*chosen)) {
+    out.mode = *chosen == Arith::kA8G32 ? Mode::kA8G32 : Mode::kInt;
+    return out;
+  }
+  out.compute = *chosen == Arith::kF32Fma ? Compute::kF32 : Compute::kBf16;
+  out.mode = Mode::kA16;
+  return out;
+}
+
 Result<LoadedModel> load_for(Console& console, const LoadRequest& request) {
   LoadedModel loaded;
   LoadOptions options;
-  SLUICE_ASSIGN_OR_RETURN(options.compute, compute_from_name(request.compute));
+  SLUICE_ASSIGN_OR_RETURN(const ArithChoice choice,
+                          arith_choice(request.compute, request.mode, request.arith));
+  options.compute = choice.compute;
+  options.mode = choice.mode;
   SLUICE_ASSIGN_OR_RETURN(loaded.runtime,
                           Runtime::create({.threads = request.threads, .device = request.device}));
   options.copy = request.copy;

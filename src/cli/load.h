@@ -12,6 +12,8 @@ namespace sluice {
 struct LoadRequest {
   std::string model;
   std::string compute = "bf16";
+  std::string mode;   // empty: by the format of the weights
+  std::string arith;  // instead of compute and mode
   int threads = 0;
   std::string device = "cpu";
   bool copy = false;  // of a store's weights
@@ -22,6 +24,14 @@ struct LoadedModel {
 };
 
 Result<Compute> compute_from_name(const std::string& name);
+// What --compute, --mode and --arith choose together. An arith is a compute and a mode: f32_fma and
+// bf16_tile for every weight that they can multiply (mode a16), int or a8g32 where a format has it.
+struct ArithChoice {
+  Compute compute = Compute::kBf16;
+  Mode mode = Mode::kDefault;
+};
+Result<ArithChoice> arith_choice(const std::string& compute, const std::string& mode,
+                                 const std::string& arith);
 Result<LoadedModel> load_for(Console& console, const LoadRequest& request);
 
 // The Status of a command that Ctrl-C ended.

@@ -47,7 +47,9 @@ nlohmann::ordered_json report_of(const ScoreOptions& o, const LoadedModel& loade
     const auto* kernel = select_panel_kernel(loaded.runtime->isa(), w.format, arith);
     if (kernel != nullptr) kernels[role] = kernel->name;
   };
-  const auto of = [&](const PackedMatrix& w) { return panel_arith(w.format, model.compute); };
+  const auto of = [&](const PackedMatrix& w) {
+    return panel_arith(w.format, model.compute, model.mode);
+  };
   name("head", model.head, of(model.head));
   for (const LayerWeights& l : model.layers) {
     name("attention", l.attention.q, of(l.attention.q));
@@ -63,6 +65,7 @@ nlohmann::ordered_json report_of(const ScoreOptions& o, const LoadedModel& loade
           {"workers", pool.parallel_loops() > 0 ? pool.size() : 1},
           {"isa", isa_name(loaded.runtime->isa())},
           {"compute", compute_name(model.compute)},
+          {"mode", mode_name(model.mode)},
           {"arith", arith_name(of(model.layers.front().moe.down.empty()
                                       ? model.head
                                       : model.layers.front().moe.down[0]))},

@@ -16,10 +16,10 @@ namespace {
 using nlohmann::ordered_json;
 
 // The arith by which a matrix is multiplied, in the compute modes that the store is fit for.
-std::string arith_of_entry(const StoreHeader& header, const StoreEntry& e) {
+std::string arith_of_entry(const StoreHeader& header, const StoreEntry& e, Mode mode) {
   if (e.vector || e.layout == WeightLayout::kRowMajor) return "";
-  if (is_int_format(e.format) || is_block_format(e.format))
-    return std::string(arith_name(panel_arith(e.format, Compute::kBf16)));
+  if (const Arith arith = panel_arith(e.format, Compute::kBf16, mode); quantizes_x(arith))
+    return std::string(arith_name(arith));
   if (e.role == "router" || !header.fits_bf16) return std::string(arith_name(Arith::kF32Fma));
   std::string name(arith_name(Arith::kBf16Tile));
   if (header.fits_f32) name += fmt::format("|{}", arith_name(Arith::kF32Fma));
@@ -58,7 +58,7 @@ std::string text_of(const ordered_json& j) {
 
 }  // namespace
 
-ordered_json store_roles_json(const StoreHeader& header) {
+ordered_json store_roles_json(const StoreHeader& header, Mode mode) {
   struct Role {
     int64_t parameters = 0;
     uint64_t bytes = 0, tensors = 0;
@@ -85,7 +85,8 @@ ordered_json store_roles_json(const StoreHeader& header) {
     if (e.block > 0) format += fmt::format("/{}", e.block);
     r.formats.insert(std::move(format));
     r.layouts.insert(e.vector ? "vector" : std::string(weight_layout_name(e.layout)));
-    if (const std::string arith = arith_of_entry(header, e); !arith.empty()) r.ariths.insert(arith);
+    if (const std::string arith = arith_of_entry(header, e, mode); !arith.empty())
+      r.ariths.insert(arith);
   }
   ordered_json out = ordered_json::object();
   for (const std::string& name : order) {
@@ -105,7 +106,7 @@ ordered_json store_roles_json(const StoreHeader& header) {
   return out;
 }
 
-ordered_json store_tensors_json(const StoreHeader& header) {
+ordered_json store_tensors_json(const StoreHeader& header, Mode mode) {
   ordered_json out = ordered_json::array();
   for (const StoreEntry& e : header.entries) {
     ordered_json j = {
@@ -115,7 +116,7 @@ ordered_json store_tensors_json(const StoreHeader& header) {
         {"stored", dtype_name(e.stored)},
         {"packed", weight_format_name(e.format)},
         {"layout", e.vector ? "vector" : weight_layout_name(e.layout)},
-        {"arith", arith_of_entry(header, e)},
+        {"arith", arith_of_entry(header, e, mode)},
         {"block", e.block},
         {"bytes", e.bytes},
         {"bits_per_weight", 8.0 * static_cast<double>(e.bytes) / parameters_of(e)}};

@@ -35,7 +35,7 @@ class Branches {
   MatrixF32 rows(float* data, int64_t cols) const { return {data, t_, cols}; }
   MatrixF32 stream(float* data) const { return rows(data, m_.spec.d); }
   Status norm(ConstMatrixF32 x, const float* weight, MatrixF32 out) const;
-  Arith arith(const PackedMatrix& w) const { return panel_arith(w.format, m_.compute); }
+  Arith arith(const PackedMatrix& w) const { return panel_arith(w.format, m_.compute, m_.mode); }
 
  private:
   Status linear(ConstMatrixF32 x, const PackedMatrix& w, const F32Vector& bias, MatrixF32 out,

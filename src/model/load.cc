@@ -12,6 +12,7 @@
 #include "base/topology.h"
 #include "model/config.h"
 #include "model/footprint.h"
+#include "model/mode.h"
 #include "model/pack_store.h"
 #include "model/place.h"
 #include "model/stored_views.h"
@@ -270,6 +271,7 @@ Result<std::unique_ptr<Model>> load_model(Runtime& runtime, const std::string& p
   SLUICE_ASSIGN_OR_RETURN(ModelConfig config, read_model_config(path));
   auto model = std::make_unique<Model>();
   model->compute = options.compute;
+  model->mode = options.mode;
   SLUICE_ASSIGN_OR_RETURN(model->generation, read_generation_defaults(path, config.spec));
   SLUICE_ASSIGN_OR_RETURN(model->source, open_tensor_source(path));
   TensorTable table;
@@ -279,6 +281,7 @@ Result<std::unique_ptr<Model>> load_model(Runtime& runtime, const std::string& p
   model->spec = std::move(config.spec);
   SLUICE_ASSIGN_OR_RETURN(
       model, load_resolved(runtime, std::move(model), table, resolution, path, options));
+  SLUICE_RETURN_IF_ERROR(check_mode(*model, path));
   model->load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return model;

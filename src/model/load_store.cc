@@ -4,6 +4,7 @@
 
 #include "model/config.h"
 #include "model/footprint.h"
+#include "model/mode.h"
 #include "model/pack_store.h"
 #include "model/place.h"
 #include "model/stored_views.h"
@@ -168,6 +169,7 @@ Result<std::unique_ptr<Model>> load_packed_store(Runtime& runtime, const std::st
   SLUICE_ASSIGN_OR_RETURN(ModelConfig config, read_model_config(path));
   auto model = std::make_unique<Model>();
   model->compute = options.compute;
+  model->mode = options.mode;
   SLUICE_ASSIGN_OR_RETURN(model->generation, read_generation_defaults(path, config.spec));
   model->spec = config.spec;
   model->layers.resize(model->spec.layers.size());
@@ -195,6 +197,7 @@ Result<std::unique_ptr<Model>> load_packed_store(Runtime& runtime, const std::st
   for (LayerWeights& layer : model->layers)
     SLUICE_RETURN_IF_ERROR(layer.moe.bind(runtime.device()));
   SLUICE_RETURN_IF_ERROR(store->health());
+  SLUICE_RETURN_IF_ERROR(check_mode(*model, path));
   model->weight_bytes = loader.bytes();
   if (on_cpu) model->source = std::move(store);  // asked after every step: the mapping is in use
   if (options.progress && !options.progress(table.rules.size(), table.rules.size()))

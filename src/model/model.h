@@ -93,6 +93,7 @@ struct Model {
   ModelSpec spec;
   GenerationDefaults generation;
   Compute compute = Compute::kBf16;
+  Mode mode = Mode::kDefault;
   PackedMatrix
       embedding;      // [V, D] kRowMajor, or with a tied head kPanel16 (then head is a view of it)
   PackedMatrix head;  // [V, D] kPanel16
@@ -108,6 +109,7 @@ struct LoadOptions {
   // A packed store's matrices are copied into memory of large pages instead of being used where the
   // file is mapped. Costs that memory beside the page cache, and the time of the copy.
   bool copy = false;
+  Mode mode = Mode::kDefault;  // refused where no weight of the model has it
   // Called with tensors done / total from the loading thread; returning false cancels the load.
   std::function<bool(size_t done, size_t total)> progress;
 };

@@ -85,7 +85,25 @@ enum class Compute { kF32, kBf16 };
 constexpr std::string_view compute_name(Compute c) {
   return c == Compute::kF32 ? "f32" : "bf16";
 }
-// Of formats that leave a choice: int4 weights are always multiplied by `int`, int8 by `int16`.
+// What low-bit weights are multiplied as (--mode). The default: int (int4 by `int`, int8
+// by `int16`), a8g32 for GGUF's formats, a16 for MXFP4. a16: rows stay floats, the arith is the compute mode's.
+enum class Mode { kDefault, kInt, kA8G32, kA16 };
+inline constexpr int kModes = 4;
+
+constexpr std::string_view mode_name(Mode m) {
+  switch (m) {
+    case Mode::kDefault:
+      return "default";
+    case Mode::kInt:
+      return "int";
+    case Mode::kA8G32:
+      return "a8g32";
+    case Mode::kA16:
+      return "a16";
+  }
+  return "unknown";
+}
+// Of formats of floats, and of every format in mode a16.
 constexpr Arith arith_of(Compute c) {
   return c == Compute::kF32 ? Arith::kF32Fma : Arith::kBf16Tile;
 }

@@ -126,9 +126,10 @@ GroupColumn read_block_group(BlockTraits t, const std::byte* panel, int64_t k, i
 }  // namespace
 
 float GroupColumn::weight(int64_t i) const {
-  const auto integer = static_cast<float>(multiplier[i / 16] * value[i]);
-  if (!has_min) return scale * integer;
-  return std::fma(scale, integer, -(min * static_cast<float>(min_multiplier)));
+  const float times = scale * static_cast<float>(multiplier[i / 16]);  // exact
+  const auto integer = static_cast<float>(value[i]);
+  if (!has_min) return times * integer;
+  return std::fma(times, integer, -(min * static_cast<float>(min_multiplier)));
 }
 
 GroupColumn read_group(WeightFormat format, const std::byte* panel, int64_t k, int64_t block,

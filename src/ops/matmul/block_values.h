@@ -18,7 +18,8 @@ struct GroupColumn {
   int32_t min_multiplier = 0;
   float min = 0;
 
-  // Widened: scale times an integer, exact but for int8's f32 scales; with a minimum rounded once.
+  // Widened: (scale * multiplier) * value, exact but for int8's f32 scales; with a minimum
+  // fma(scale * multiplier, value, -(min * min_multiplier)), rounded once.
   float weight(int64_t i) const;
 };
 

@@ -12,8 +12,9 @@
 //        |        | (weights/packed.h)   |
 // bias   | [N]    | f32                  | optional, added last
 // out    | [T, N] | f32                  | row stride; must not alias x
-// Arith: f32_fma takes f32, bf16, mxfp4; bf16_tile and bf16_dot take bf16, mxfp4 (dequantised
-// exactly to bf16); int takes int4, int16 int8; a8g32 takes GGUF's formats and mxfp4.
+// Arith: f32_fma takes every format; bf16_tile all but f32 (mxfp4 dequantised exactly to bf16, the
+// other low-bit formats to f32 and rounded once to bf16: ops/matmul/block_values.h); bf16_dot takes
+// bf16, mxfp4; int takes int4, int16 int8; a8g32 takes GGUF's formats and mxfp4.
 // |error| against f64 of the same rounded inputs <= 2 eps sqrt(K) |x||w| (unit scale).
 // On CUDA devices every array, the panels of w included, is the device's, and `rows` is trusted.
 // Errors: shapes that disagree, a layout or format without a kernel, a workspace too small.

@@ -111,10 +111,27 @@ enum class Isa;  // simd/isa.h
 std::span<const Kernel<const PanelKernel>> panel_kernels();
 const Kernel<const PanelKernel>* select_panel_kernel(Isa isa, WeightFormat format, Arith arith);
 
-// The arith of a product with weights of the format.
-constexpr Arith panel_arith(WeightFormat format, Compute compute) {
-  if (is_int_format(format)) return format == WeightFormat::kInt4 ? Arith::kInt : Arith::kInt16;
-  return is_block_format(format) ? Arith::kA8G32 : arith_of(compute);
+// Whether a format leaves this choice. Others keep their default, so that a model of several
+// formats may have any mode that one of them has.
+constexpr bool has_mode(WeightFormat format, Mode mode) {
+  const bool given = is_block_format(format) || format == WeightFormat::kMXFP4;
+  switch (mode) {
+    case Mode::kInt:
+      return is_int_format(format);
+    case Mode::kA8G32:
+      return given;
+    default:
+      return true;  // weights of floats are a16 as they are
+  }
+}
+// The arith of a product with weights of the format: the one place where it is chosen, by format,
+// mode and compute, never by row counts or the machine.
+constexpr Arith panel_arith(WeightFormat format, Compute compute, Mode mode = Mode::kDefault) {
+  if (mode == Mode::kA8G32 && has_mode(format, mode)) return Arith::kA8G32;
+  if (mode != Mode::kA16 && is_int_format(format))
+    return format == WeightFormat::kInt4 ? Arith::kInt : Arith::kInt16;
+  if (mode != Mode::kA16 && is_block_format(format)) return Arith::kA8G32;
+  return arith_of(compute);
 }
 
 // Floats of PanelProduct::prepared.

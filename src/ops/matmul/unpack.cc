@@ -63,7 +63,7 @@ void unpack_int4_block(const std::byte* p, int64_t count, int64_t groups, float*
       for (int64_t k = k0; k < count && k < k0 + kIntGroup; ++k) {
         const auto pair = static_cast<unsigned>(codes[k / 8 * 64 + c * 4 + k % 4]);
         const int code = static_cast<int>(pair >> (k % 8 / 4 * 4) & 15) - (seven ? 7 : 8);
-        out[k * kColumns + c] = scale * static_cast<float>(multiplier * code);
+        out[k * kColumns + c] = scale * static_cast<float>(multiplier) * static_cast<float>(code);
       }
     }
   }

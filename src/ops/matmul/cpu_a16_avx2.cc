@@ -1,0 +1,18 @@
+#include "ops/matmul/cpu_a16.h"
+#include "ops/matmul/kernels.h"
+#include "simd/avx2.h"
+
+namespace sluice {
+
+using V = simd::Avx2;
+#define SLUICE_BLOCK_FORMAT(name, format)                        \
+  const PanelKernel matmul_f32_##name##_avx2 =                   \
+      simd::kA16Kernel<V, WeightFormat::format, Arith::kF32Fma>; \
+  const PanelKernel matmul_bf16_##name##_avx2 =                  \
+      simd::kA16Kernel<V, WeightFormat::format, Arith::kBf16Tile>;
+#include "ops/matmul/block_formats.inc"
+SLUICE_BLOCK_FORMAT(int4, kInt4)
+SLUICE_BLOCK_FORMAT(int8, kInt8)
+#undef SLUICE_BLOCK_FORMAT
+
+}  // namespace sluice
