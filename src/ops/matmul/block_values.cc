@@ -92,7 +92,8 @@ void read_scales(BlockTraits t, const std::byte* p, int64_t c, int64_t g, GroupC
     case GroupScales::kInt8:
       out->scale = load_f16(p + 2 * c);
       for (int64_t h = 0; h < 2; ++h)
-        out->multiplier[h] = load<int8_t>(p + 64 + g / 2 * 64 + 4 * c + g % 2 * 2 + h);
+        out->multiplier[h] =
+            (static_cast<int32_t>(p[64 + g / 2 * 64 + 4 * c + g % 2 * 2 + h]) ^ 128) - 128;
       break;
     case GroupScales::kE8M0:
       break;
@@ -126,7 +127,8 @@ GroupColumn read_block_group(BlockTraits t, const std::byte* panel, int64_t k, i
 }  // namespace
 
 float GroupColumn::weight(int64_t i) const {
-  const float times = scale * static_cast<float>(multiplier[i / 16]);  // exact
+  const int64_t half = i / 16;
+  const float times = scale * static_cast<float>(multiplier[half]);  // exact
   const auto integer = static_cast<float>(value[i]);
   if (!has_min) return times * integer;
   return std::fma(times, integer, -(min * static_cast<float>(min_multiplier)));

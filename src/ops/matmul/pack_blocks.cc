@@ -11,7 +11,7 @@ namespace {
 
 Status check_blocks(const StoredBlocks& w, std::string_view what) {
   const BlockTraits t = block_traits(w.format);
-  if (!is_block_format(w.format))
+  if (!is_block_format(w.format) || t.stored_k == 0)
     return invalid_argument("pack: {}: format: expected a block format of GGUF, got {}", what,
                             weight_format_name(w.format));
   constexpr int64_t kMost = int64_t{1} << 48;

@@ -171,7 +171,7 @@ void write_scales(GroupScales kind, const BlockColumn& column, int64_t c, int64_
 
 size_t stored_row_bytes(WeightFormat format, int64_t k) {
   const BlockTraits t = block_traits(format);
-  return static_cast<size_t>(k / t.stored_k * t.stored_bytes);
+  return t.stored_k == 0 ? 0 : static_cast<size_t>(k / t.stored_k * t.stored_bytes);
 }
 
 BlockColumn read_stored_blocks(WeightFormat format, const std::byte* row, int64_t b,
