@@ -35,6 +35,11 @@ struct BlockTraits {
 inline constexpr uint8_t kMxfp4Levels[16] = {12, 13, 14, 15, 16, 18, 20, 24,
                                              12, 11, 10, 9,  8,  6,  4,  0};
 
+// IQ4_NL's values plus 128: -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89,
+// 113.
+inline constexpr uint8_t kIq4NlLevels[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                             129, 141, 153, 166, 181, 197, 217, 241};
+
 static constexpr BlockTraits block_traits(WeightFormat format) {
   switch (format) {
     case WeightFormat::kQ8_0:
@@ -51,6 +56,8 @@ static constexpr BlockTraits block_traits(WeightFormat format) {
       return {5, 0, nullptr, GroupScales::kSix, 256, 176};
     case WeightFormat::kQ6_K:
       return {6, 32, nullptr, GroupScales::kInt8, 256, 210};
+    case WeightFormat::kIQ4_NL:
+      return {4, 128, kIq4NlLevels, GroupScales::kF16, 32, 18};
     case WeightFormat::kMXFP4:
       return {4, 12, kMxfp4Levels, GroupScales::kE8M0, 0, 0};
     default:

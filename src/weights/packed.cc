@@ -33,6 +33,8 @@ std::string_view weight_format_name(WeightFormat format) {
       return "q5_k";
     case WeightFormat::kQ6_K:
       return "q6_k";
+    case WeightFormat::kIQ4_NL:
+      return "iq4_nl";
   }
   return "unknown";
 }

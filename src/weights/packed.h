@@ -25,10 +25,11 @@
 //   int8   blocks of `block` k, K padded to 32. A block is one line of 16 f32 scales, one per
 //          column, then a line for each 4 k: byte i of 32-bit lane c is 128 + code(k = 4 j + i),
 //          codes in -127..127. 64 k are one tile as they lie. 512 k take 8.0625 bits per weight
-//   q8_0, q4_0, q5_0, q5_1, q4_k, q5_k, q6_k: GGUF's formats, bit for bit in whole cache lines.
+//   q8_0, q4_0, q5_0, q5_1, q4_k, q5_k, q6_k, iq4_nl: GGUF's formats, bit for bit in whole lines.
 //          Blocks of 8 groups of 32 k (the last may have fewer), K zero-padded to 32; of a block
 //          first the scales, then the codes of each group (weights/block_panels.h has a row of
 //          traits for each):
+//            iq4_nl            as q4_0, with a table of values
 //            q8_0, q4_0, q5_0  per group 16 f16 scales d, two groups to a line
 //            q5_1              per group a line of 16 d and 16 f16 minima m (w = d * code + m)
 //            q4_k, q5_k        a line of 16 d and 16 dmin; then three of 32-bit lanes, one per
@@ -73,9 +74,10 @@ enum class WeightFormat : uint8_t {
   kQ5_1,
   kQ4_K,
   kQ5_K,
-  kQ6_K
+  kQ6_K,
+  kIQ4_NL
 };
-inline constexpr int kWeightFormats = 13;
+inline constexpr int kWeightFormats = 14;
 std::string_view weight_format_name(WeightFormat format);
 std::optional<WeightFormat> weight_format_from_name(std::string_view name);
 // The formats of ariths `int` and `int16`, whose scales come with the codes that we choose.
