@@ -20,7 +20,7 @@ Result<ArithChoice> arith_choice(const std::string& compute, const std::string& 
   }
   if (arith.empty()) return out;
   const std::optional<Arith> chosen = arith_from_name(arith);
-  if (!chosen)
+  if (!chosen || *chosen == Arith::kBf16Dot)
     return invalid_argument("arith: expected f32_fma, bf16_tile, int, int16 or a8g32, got \"{}\"",
                             arith);
   if (!mode.empty())

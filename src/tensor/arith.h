@@ -85,8 +85,9 @@ enum class Compute { kF32, kBf16 };
 constexpr std::string_view compute_name(Compute c) {
   return c == Compute::kF32 ? "f32" : "bf16";
 }
-// What low-bit weights are multiplied as (--mode). The default: int (int4 by `int`, int8
-// by `int16`), a8g32 for GGUF's formats, a16 for MXFP4. a16: rows stay floats, the arith is the compute mode's.
+// What low-bit weights are multiplied as (--mode). The default: int (int4 by `int`, int8 by
+// `int16`), a8g32 for GGUF's formats, a16 for MXFP4. a16: rows stay floats, and the arith is the
+// compute mode's.
 enum class Mode { kDefault, kInt, kA8G32, kA16 };
 inline constexpr int kModes = 4;
 
