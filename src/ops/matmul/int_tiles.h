@@ -100,6 +100,8 @@ class IntPanelTiles;
 
 // int8: tiles as they lie. The steps of all blocks of rows together ask for what the next block of
 // k will want, evenly: in bursts the requests would wait for each other.
+// On a Xeon with AMX, Qwen3's layer at M = 512 on one thread: 71.5 ms; with none asked for 77.4,
+// from 8 KiB ahead 72.1.
 template <class Machine>
 class IntPanelTiles<Machine, WeightFormat::kInt8> {
  public:
