@@ -26,10 +26,10 @@ class PackedExperts {
 };
 
 WeightFormat format_named(const std::string& name) {
-  for (const WeightFormat f :
-       {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt8, WeightFormat::kInt4})
+  for (const WeightFormat f : {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kFP8,
+                               WeightFormat::kInt8, WeightFormat::kInt4})
     if (weight_format_name(f) == name) return f;
-  throw py::value_error("format: expected f32, bf16, int8 or int4, got " + name);
+  throw py::value_error("format: expected f32, bf16, fp8, int8 or int4, got " + name);
 }
 
 DType stored_dtype(const py::array& a, const char* name) {

@@ -192,9 +192,9 @@ TEST(StoreCommands, PackInspectRunScoreVerify) {
   const Ran scored =
       sluice("score " + store + " --ids " + dir / "ids.json" + " --out " + dir / "o.safetensors");
   EXPECT_EQ(scored.code, 0) << scored.out;
-  const Ran refused = sluice("pack " + model + " -o " + dir / "x" + " --weights fp8");
+  const Ran refused = sluice("pack " + model + " -o " + dir / "x" + " --weights fp4");
   EXPECT_EQ(refused.code, 1);
-  EXPECT_NE(refused.out.find("fp8"), std::string::npos) << refused.out;
+  EXPECT_NE(refused.out.find("fp4"), std::string::npos) << refused.out;
   std::string bytes = read_file(store + "/weights.sluice");
   bytes[bytes.size() - 70] = static_cast<char>(bytes[bytes.size() - 70] ^ 1);
   write_file(store + "/weights.sluice", bytes);

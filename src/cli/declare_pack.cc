@@ -14,6 +14,8 @@ Formats:
   int8        8.06 bits per weight, int4 4.19: integers with one scale per output and --group k
   q8_0, q4_0  8.5 and 4.5 bits: GGUF's formats, chosen by ggml's rule, code for code
   mxfp4       4.25 bits: as stored, or chosen
+  fp8         8.25 bits: E4M3 codes and scales as stored, with the results of the widened weights bit
+              for bit; or chosen, with one scale per output and 128 inputs
 The router and the norms are never quantised; attention and head take 8 bits unless told otherwise.
 
 Examples:
@@ -29,7 +31,7 @@ Command declare_pack(CLI::App& app) {
   add_option(*sub, "model", o->model, "Model directory (with --verify alone: a store)")->required();
   add_option(*sub, "-o,--out", o->out, "The store to write: a directory");
   add_option(*sub, "--weights", o->weights,
-             "Format of the experts: int4, int8, q4_0, q8_0, mxfp4, bf16 or f32")
+             "Format of the experts: int4, int8, q4_0, q8_0, mxfp4, fp8, bf16 or f32")
       ->capture_default_str();
   add_option(*sub, "--dense", o->dense,
              "Format of attention and dense layers (default: by --weights)");

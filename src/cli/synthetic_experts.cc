@@ -100,6 +100,8 @@ constexpr SyntheticFormat kFormats[] = {
     {"bf16", Arith::kBf16Tile, WeightFormat::kBF16, pack_float_glu<WeightFormat::kBF16>,
      pack_float<WeightFormat::kBF16>},
     {"mxfp4", Arith::kBf16Tile, WeightFormat::kMXFP4, pack_mxfp4_glu, pack_mxfp4_plain},
+    {"fp8", Arith::kBf16Tile, WeightFormat::kFP8, pack_float_glu<WeightFormat::kFP8>,
+     pack_float<WeightFormat::kFP8>},
     {"int8", Arith::kInt16, WeightFormat::kInt8, pack_float_glu<WeightFormat::kInt8>,
      pack_float<WeightFormat::kInt8>},
     {"int4", Arith::kInt, WeightFormat::kInt4, pack_float_glu<WeightFormat::kInt4>,

@@ -13,9 +13,9 @@ bool stored_as(const ResolvedRule& r, DType dtype) {
   return true;
 }
 
-// Integers that packing chooses, whatever the weights are stored as.
+// Codes that packing chooses, or fp8 ones that it keeps, whatever the weights are stored as.
 bool chooses_codes(WeightFormat format) {
-  return is_int_format(format) || is_block_format(format);
+  return is_int_format(format) || is_block_format(format) || format == WeightFormat::kFP8;
 }
 
 // The matrix that V is computed from.
@@ -63,6 +63,7 @@ class Planner {
     if (rule.role == TensorRole::kRouter || computes_values(rule, spec_)) return as_loaded;
     if (wanted == StoreFormat::kInt4) return WeightFormat::kInt4;
     if (wanted == StoreFormat::kInt8) return WeightFormat::kInt8;
+    if (wanted == StoreFormat::kFp8) return WeightFormat::kFP8;
     if (wanted == StoreFormat::kQ8_0) return WeightFormat::kQ8_0;
     if (wanted == StoreFormat::kQ4_0) return WeightFormat::kQ4_0;
     if (wanted == StoreFormat::kMxfp4 && as_loaded != WeightFormat::kMXFP4) {
@@ -189,6 +190,8 @@ std::string_view store_format_name(StoreFormat format) {
       return "int4";
     case StoreFormat::kMxfp4:
       return "mxfp4";
+    case StoreFormat::kFp8:
+      return "fp8";
     case StoreFormat::kQ8_0:
       return "q8_0";
     case StoreFormat::kQ4_0:
@@ -200,22 +203,22 @@ std::string_view store_format_name(StoreFormat format) {
 Result<StoreFormat> store_format_from_name(const std::string& name) {
   for (const StoreFormat f :
        {StoreFormat::kF32, StoreFormat::kBF16, StoreFormat::kInt8, StoreFormat::kInt4,
-        StoreFormat::kMxfp4, StoreFormat::kQ8_0, StoreFormat::kQ4_0})
+        StoreFormat::kMxfp4, StoreFormat::kFp8, StoreFormat::kQ8_0, StoreFormat::kQ4_0})
     if (store_format_name(f) == name) return f;
-  if (name == "fp8")
-    return unimplemented(
-        "fp8: no kernel multiplies packed fp8 weights yet; int8 has the size and a smaller error");
-  return invalid_argument("format: expected int4, int8, q4_0, q8_0, mxfp4, bf16 or f32, got \"{}\"",
-                          name);
+  return invalid_argument(
+      "format: expected int4, int8, q4_0, q8_0, mxfp4, fp8, bf16 or f32, got \"{}\"", name);
 }
 
 StoreFormat PackOptions::dense_or_default() const {
   if (dense) return *dense;
+  if (weights == StoreFormat::kFp8) return weights;  // checkpoints in fp8 have these so, too
   const bool low = weights != StoreFormat::kF32 && weights != StoreFormat::kBF16;
   return low ? StoreFormat::kInt8 : weights;
 }
 StoreFormat PackOptions::head_or_default() const {
-  return head ? *head : PackOptions{.weights = weights}.dense_or_default();
+  if (head) return *head;
+  if (weights == StoreFormat::kFp8) return StoreFormat::kInt8;  // of fp8 too coarse for logits
+  return PackOptions{.weights = weights}.dense_or_default();
 }
 
 std::string PackOptions::text() const {

@@ -20,9 +20,9 @@ namespace sluice {
 
 // What a user may ask for. kF32 and kBF16: as load_model would pack for that compute mode (bf16 and
 // MXFP4 weights stay what they are).
-enum class StoreFormat { kF32, kBF16, kInt8, kInt4, kMxfp4, kQ8_0, kQ4_0 };
+enum class StoreFormat { kF32, kBF16, kInt8, kInt4, kMxfp4, kFp8, kQ8_0, kQ4_0 };
 std::string_view store_format_name(StoreFormat format);
-// Of the names above; fp8 and anything else is refused in a sentence.
+// Of the names above; anything else is refused in a sentence.
 Result<StoreFormat> store_format_from_name(const std::string& name);
 
 struct PackOptions {

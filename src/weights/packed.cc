@@ -1,6 +1,7 @@
 #include "weights/packed.h"
 
 #include "weights/block_panels.h"
+#include "weights/fp8_panels.h"
 #include "weights/int_panels.h"
 
 namespace sluice {
@@ -19,6 +20,8 @@ std::string_view weight_format_name(WeightFormat format) {
       return "int4";
     case WeightFormat::kInt8:
       return "int8";
+    case WeightFormat::kFP8:
+      return "fp8";
     case WeightFormat::kQ8_0:
       return "q8_0";
     case WeightFormat::kQ4_0:
@@ -72,6 +75,8 @@ size_t panel_bytes(WeightFormat format, int64_t k, int64_t block) {
       return static_cast<size_t>(int4_panel_bytes(k, block));
     case WeightFormat::kInt8:
       return static_cast<size_t>(int8_panel_bytes(k, block));
+    case WeightFormat::kFP8:
+      return static_cast<size_t>(fp8_panel_bytes(k));
     default:
       return static_cast<size_t>(block_panel_bytes(block_traits(format), k));
   }

@@ -9,6 +9,10 @@
 //          nibbles: byte j of column c at 16 j + c, low nibble k = 2 j, high nibble k = 2 j + 1,
 //          so that 16 consecutive bytes hold the same two k of all columns; -0 (code 8) is packed
 //          as +0, because tables that add a scale to an exponent have no place for its sign
+//   fp8    for each block of 128 k, the last may be shorter: one line of 16 f32 scales, one per
+//          column, then for each k 16 e4m3fn codes, one per column, none NaN; K zero-padded to 32.
+//          Value (n, k) = code * scale, rounded once to f32 (bf16_tile: then to bf16). Scales are 0
+//          or of a magnitude from 2^-100 to 2^100. 128 k take 8.25 bits per weight
 //   int4   blocks of `block` k (128, 256 or 512; the last may be shorter), each in one piece of
 //          whole cache lines, K zero-padded to 32. Value (n, k) = scale * multiplier * (code -
 //          zero), with one scale per column and block, one multiplier 0..15 and zero point (8 or 7)
@@ -68,6 +72,7 @@ enum class WeightFormat : uint8_t {
   kF16,
   kInt4,
   kInt8,
+  kFP8,
   kQ8_0,
   kQ4_0,
   kQ5_0,
@@ -77,7 +82,7 @@ enum class WeightFormat : uint8_t {
   kQ6_K,
   kIQ4_NL
 };
-inline constexpr int kWeightFormats = 14;
+inline constexpr int kWeightFormats = 15;
 std::string_view weight_format_name(WeightFormat format);
 std::optional<WeightFormat> weight_format_from_name(std::string_view name);
 // The formats of ariths `int` and `int16`, whose scales come with the codes that we choose.

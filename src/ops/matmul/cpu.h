@@ -11,6 +11,7 @@
 
 #include "ops/matmul/panels.h"
 #include "simd/math.h"
+#include "weights/fp8_panels.h"
 
 namespace sluice::simd {
 
@@ -63,7 +64,7 @@ typename V::F rounded_to_bf16(typename V::F v) {
 }
 
 // Readers of one panel: begin() at each step of 32 k, then pair j gives the weights of k = 2 j and
-// 2 j + 1 of the step.
+// 2 j + 1 of the step. Steps lie kStepBytes apart, or where step() says.
 template <class V, WeightFormat format>
 struct PanelReader;
 
@@ -108,6 +109,49 @@ struct PanelReader<V, WeightFormat::kMXFP4> {
   }
 };
 
+// fp8: the format's own rounding is the arith's.
+template <class V, Arith arith>
+struct Fp8Reader {
+  static constexpr int64_t kStepBytes = kStepK * 16;
+  typename V::F scale;
+  static const std::byte* step(const std::byte* panel, int64_t k) {
+    return panel + fp8_codes_at(k);
+  }
+  // A code's half with the same bits is 2^-8 of its value; the scale makes up for it, exactly.
+  void begin(const std::byte* step, int64_t k) {
+    const auto* scales =
+        reinterpret_cast<const float*>(step - (fp8_codes_at(k) - fp8_scales_at(k)));
+    scale = V::mul(V::load(scales), V::set1(256.0f));
+  }
+  typename V::F even(const std::byte* step, int64_t j) const { return weights(step + j * 32); }
+  typename V::F odd(const std::byte* step, int64_t j) const { return weights(step + j * 32 + 16); }
+  typename V::F weights(const std::byte* codes) const {
+    const auto w = V::mul(V::load_e4m3_256th(codes), scale);
+    if constexpr (arith == Arith::kF32Fma) return w;
+    const auto b = V::bits_of(w), odd = V::andi(V::template shr<16>(b), V::seti(1));
+    const auto up = V::addi(V::addi(b, V::seti(0x7fff)), odd);  // never NaN
+    return V::from_bits(V::andi(up, V::seti(static_cast<int32_t>(0xffff0000u))));
+  }
+};
+
+template <class V, WeightFormat format, Arith arith>
+struct ReaderOf {
+  using type = PanelReader<V, format>;
+};
+template <class V, Arith arith>
+struct ReaderOf<V, WeightFormat::kFP8, arith> {
+  using type = Fp8Reader<V, arith>;
+};
+
+// Where the step at k begins.
+template <class Reader>
+SLUICE_SIMD_INLINE const std::byte* step_at(const std::byte* panel, int64_t k) {
+  if constexpr (requires { Reader::step(panel, k); })
+    return Reader::step(panel, k);
+  else
+    return panel + k / kStepK * Reader::kStepBytes;
+}
+
 // R rows x P panels: acc[(r * stride + p) * 16 ...] = dot products, in the order of the arith.
 struct TileShape {
   const float* x = nullptr;  // [k][R]
@@ -135,10 +179,14 @@ SLUICE_SIMD_INLINE void store_tile(const TileShape& t, const typename V::F* acc)
 
 // Starts a step of all P panels and asks for the weights of a later one.
 template <class V, int P, class Reader>
-SLUICE_SIMD_INLINE void begin_step(const std::byte* step, size_t panel_bytes, Reader* reader) {
+SLUICE_SIMD_INLINE void begin_step(const std::byte* step, int64_t k, size_t panel_bytes,
+                                   Reader* reader) {
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
-    reader[p].begin(step + p * panel_bytes);
+    if constexpr (requires { reader->begin(step, k); })
+      reader[p].begin(step + p * panel_bytes, k);
+    else
+      reader[p].begin(step + p * panel_bytes);
     for (int64_t line = 0; line < Reader::kStepBytes; line += 64)
       V::prefetch(step + p * panel_bytes + line + kPrefetchBytes / P);
   }
@@ -147,18 +195,18 @@ SLUICE_SIMD_INLINE void begin_step(const std::byte* step, size_t panel_bytes, Re
 template <class V, WeightFormat format, int R, int P>
 void tile_bf16(const TileShape& t) {
   using F = typename V::F;
-  using Reader = PanelReader<V, format>;
+  using Reader = typename ReaderOf<V, format, Arith::kBf16Tile>::type;
   F acc[R * P];
 #pragma GCC unroll 24
   for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
   const float* x = t.x;
-  const std::byte* step = t.panel;
-  for (int64_t k = 0; k < t.k; k += kStepK, x += kStepK * R, step += Reader::kStepBytes) {
+  for (int64_t k = 0; k < t.k; k += kStepK, x += kStepK * R) {
+    const std::byte* step = step_at<Reader>(t.panel, k);
     F e[R * P], o[R * P];
     Reader reader[P];
 #pragma GCC unroll 24
     for (int i = 0; i < R * P; ++i) e[i] = o[i] = V::zero();
-    begin_step<V, P>(step, t.panel_bytes, reader);
+    begin_step<V, P>(step, k, t.panel_bytes, reader);
 #pragma GCC unroll 4
     for (int64_t j = 0; j < kStepK / 2; ++j) {
 #pragma GCC unroll 4
@@ -199,7 +247,7 @@ SLUICE_SIMD_INLINE void add_dots(const float* x, const std::byte* step, size_t p
 
 template <class V, WeightFormat format, int R, int P>
 void tile_bf16_dot(const TileShape& t) {
-  using Reader = PanelReader<V, format>;
+  using Reader = typename ReaderOf<V, format, Arith::kBf16Tile>::type;
   typename V::F acc[R * P];
 #pragma GCC unroll 24
   for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
@@ -208,7 +256,7 @@ void tile_bf16_dot(const TileShape& t) {
   constexpr int64_t kStepFloats = (DotsBf16<V> ? kStepK / 2 : kStepK) * R;
   for (int64_t k = 0; k < t.k; k += kStepK, x += kStepFloats, step += Reader::kStepBytes) {
     Reader reader[P];
-    begin_step<V, P>(step, t.panel_bytes, reader);
+    begin_step<V, P>(step, k, t.panel_bytes, reader);
     add_dots<V, R, P>(x, step, t.panel_bytes, reader, acc);
   }
   store_tile<V, R, P>(t, acc);
@@ -217,15 +265,15 @@ void tile_bf16_dot(const TileShape& t) {
 template <class V, WeightFormat format, int R, int P>
 void tile_f32(const TileShape& t) {
   using F = typename V::F;
-  using Reader = PanelReader<V, format>;
+  using Reader = typename ReaderOf<V, format, Arith::kF32Fma>::type;
   F acc[R * P];
 #pragma GCC unroll 24
   for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
   const float* x = t.x;
-  const std::byte* step = t.panel;
-  for (int64_t k = 0; k < t.k; k += kStepK, x += kStepK * R, step += Reader::kStepBytes) {
+  for (int64_t k = 0; k < t.k; k += kStepK, x += kStepK * R) {
+    const std::byte* step = step_at<Reader>(t.panel, k);
     Reader reader[P];
-    begin_step<V, P>(step, t.panel_bytes, reader);
+    begin_step<V, P>(step, k, t.panel_bytes, reader);
     // Nothing past K takes part: 0 * 0 would turn a sum of -0 into +0.
     const int64_t left = t.k - k < kStepK ? t.k - k : kStepK;
 #pragma GCC unroll 4

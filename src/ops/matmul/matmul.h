@@ -8,13 +8,13 @@
 // x      | [*, K] | f32                  | row stride; rounded as the arith says
 // rows   | [T]    | i32                  | optional gather of x's rows (rows that want logits)
 // w      | [N, K] | f32, bf16, mxfp4,    | kPanel16
-//        |        | int4, int8, GGUF's   |
-//        |        | (weights/packed.h)   |
+//        |        | fp8, int4, int8 and  |
+//        |        | GGUF's (packed.h)    |
 // bias   | [N]    | f32                  | optional, added last
 // out    | [T, N] | f32                  | row stride; must not alias x
 // Arith: f32_fma takes every format; bf16_tile all but f32 (mxfp4 dequantised exactly to bf16, the
-// other low-bit formats to f32 and rounded once to bf16: ops/matmul/block_values.h); bf16_dot takes
-// bf16, mxfp4; int takes int4, int16 int8; a8g32 takes GGUF's formats and mxfp4.
+// other low-bit formats to f32 and rounded once to bf16: ops/matmul/block_values.h, fp8_panels.h);
+// bf16_dot takes bf16, mxfp4; int takes int4, int16 int8; a8g32 takes GGUF's formats and mxfp4.
 // |error| against f64 of the same rounded inputs <= 2 eps sqrt(K) |x||w| (unit scale).
 // On CUDA devices every array, the panels of w included, is the device's, and `rows` is trusted.
 // Errors: shapes that disagree, a layout or format without a kernel, a workspace too small.

@@ -7,6 +7,7 @@
 #include "base/float_env.h"
 #include "base/fp.h"
 #include "ops/matmul/block_values.h"
+#include "ops/matmul/pack_fp8.h"
 #include "ops/matmul/pack_target.h"
 #include "ops/matmul/stored_blocks.h"
 #include "weights/block_panels.h"
@@ -176,6 +177,7 @@ Status pack_panel(const PanelRows& rows, WeightFormat format, const IntPacking& 
   const StoredMatrix& m = *rows.matrix;
   if (is_int_format(format)) return pack_int_panel(rows, format, how, out);
   if (is_block_format(format)) return pack_block_panel(rows, format, out);
+  if (format == WeightFormat::kFP8) return pack_fp8_panel(m, rows.first, rows.count, out);
   if (format == WeightFormat::kBF16 && m.dtype == DType::kBF16 && m.stride_k == 1 &&
       m.scale == nullptr) {
     pack_panel_bf16_pairs(rows, out);
@@ -208,10 +210,10 @@ Status for_each_panel(int64_t panels, ThreadPool* pool, const Pack& pack) {
 
 Status check_stored(const StoredMatrix& m, WeightFormat format, const IntPacking& how,
                     std::string_view what) {
-  if (format != WeightFormat::kF32 && format != WeightFormat::kBF16 && !is_int_format(format) &&
-      !has_quantizer(format))
+  if (format != WeightFormat::kF32 && format != WeightFormat::kBF16 &&
+      format != WeightFormat::kFP8 && !is_int_format(format) && !has_quantizer(format))
     return invalid_argument(
-        "pack: {}: format: expected f32, bf16, int4, int8, q8_0 or q4_0, got {}", what,
+        "pack: {}: format: expected f32, bf16, fp8, int4, int8, q8_0 or q4_0, got {}", what,
         weight_format_name(format));
   if (how.block != 128 && how.block != 256 && how.block != kMostIntBlock)
     return invalid_argument("pack: {}: block: expected 128, 256 or 512, got {}", what, how.block);
@@ -270,6 +272,10 @@ float mxfp4_element(const std::byte* panel, int64_t c, int64_t k) {
 }
 
 }  // namespace
+
+void read_stored_row(const StoredMatrix& m, int64_t n, int64_t k0, int64_t count, float* out) {
+  read_row(m, n, k0, count, out);
+}
 
 Status pack_matrix_into(const StoredMatrix& w, WeightFormat format, std::byte* out,
                         const IntPacking& how) {
@@ -353,6 +359,7 @@ float packed_element(const PackedMatrix& w, int64_t n, int64_t k) {
   const std::byte* p = w.data + static_cast<size_t>(panel) * panel_bytes(w.format, w.k, w.block);
   if (is_int_format(w.format) || is_block_format(w.format))
     return read_group(w.format, p, w.k, w.block, c, k / kGroupK).weight(k % kGroupK);
+  if (w.format == WeightFormat::kFP8) return fp8_element(p, c, k);
   if (w.format == WeightFormat::kF32) return load<float>(p + (k * kColumns + c) * 4);
   if (w.format == WeightFormat::kBF16)
     return static_cast<float>(

@@ -47,10 +47,10 @@ struct IntPacking {
   ThreadPool* pool = nullptr;  // quantises panels in parallel
 };
 
-// Packs a stored matrix as kPanel16 in format f32, bf16, int4, int8, q8_0 or q4_0 (the last two by
-// ggml's rule: ops/matmul/stored_blocks.h). Every other row, a transposed matrix or a slice is a
-// matter of strides. Rounding to bf16 is to nearest even; widening to f32 is exact; the formats
-// that choose codes refuse NaN and infinity.
+// Packs a stored matrix as kPanel16 in format f32, bf16, fp8 (ops/matmul/pack_fp8.h), int4, int8,
+// q8_0 or q4_0 (the last two by ggml's rule: ops/matmul/stored_blocks.h). Every other row, a
+// transposed matrix or a slice is a matter of strides. Rounding to bf16 is to nearest even;
+// widening to f32 is exact; the formats that choose codes refuse NaN and infinity.
 Result<PackedMatrix> pack_matrix(Device& device, const StoredMatrix& w, WeightFormat format,
                                  const IntPacking& how = {});
 // The same into packed_bytes(format, kPanel16, N, K, block) zero-filled bytes at `out`: whole

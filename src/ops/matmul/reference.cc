@@ -4,6 +4,7 @@
 
 #include "base/fp.h"
 #include "ops/matmul/kernels.h"
+#include "weights/fp8_panels.h"
 
 namespace sluice {
 namespace {
@@ -16,7 +17,8 @@ float load_f32(const std::byte* p) {
   return v;
 }
 
-// Column c of block b of a panel, widened exactly; k past K is zero where the panel is padded.
+// Column c of block b of a panel, widened exactly (fp8: code times scale, rounded to f32); k past K
+// is zero where the panel is padded.
 template <WeightFormat format>
 void read_weights(const std::byte* panel, int64_t c, int64_t b, int64_t count, float* w) {
   if constexpr (format == WeightFormat::kF32) {
@@ -27,6 +29,11 @@ void read_weights(const std::byte* panel, int64_t c, int64_t b, int64_t count, f
       std::memcpy(&bits, panel + (((b * kBlock + i) / 2 * 16 + c) * 2 + (i & 1)) * 2, 2);
       w[i] = static_cast<float>(bf16::from_bits(bits));
     }
+  } else if constexpr (format == WeightFormat::kFP8) {
+    const std::byte* codes = panel + fp8_codes_at(b * kBlock);
+    const float scale = load_f32(panel + fp8_scales_at(b * kBlock) + 4 * c);
+    for (int64_t i = 0; i < count; ++i)
+      w[i] = e4m3_to_f32(static_cast<uint8_t>(codes[i * 16 + c])) * scale;
   } else {
     const std::byte* block = panel + b * 16 * 17;
     const float scale = e8m0_to_f32(static_cast<uint8_t>(block[c]));
@@ -53,6 +60,8 @@ float dot_bf16_tile(const float* x, const std::byte* panel, int64_t c, int64_t k
   float acc = 0, w[kBlock];
   for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
     read_weights<format>(panel, c, k0 / kBlock, kBlock, w);
+    if constexpr (format == WeightFormat::kFP8)
+      for (float& v : w) v = round_to_bf16(v);
     float e = 0, o = 0;
     for (int64_t i = 0; i < kBlock; i += 2) {
       const float xe = k0 + i < k ? round_to_bf16(x[k0 + i]) : 0.0f;
@@ -124,6 +133,10 @@ const PanelKernel matmul_f32_bf16_reference = {prepare, multiply<kBF16, kF32Fma>
                                                store_tile_reference};
 const PanelKernel matmul_f32_mxfp4_reference = {prepare, multiply<kMXFP4, kF32Fma>,
                                                 store_tile_reference};
+const PanelKernel matmul_f32_fp8_reference = {prepare, multiply<kFP8, kF32Fma>,
+                                              store_tile_reference};
+const PanelKernel matmul_bf16_fp8_reference = {prepare, multiply<kFP8, kBf16Tile>,
+                                               store_tile_reference};
 const PanelKernel matmul_bf16_bf16_reference = {prepare, multiply<kBF16, kBf16Tile>,
                                                 store_tile_reference};
 const PanelKernel matmul_bf16_mxfp4_reference = {prepare, multiply<kMXFP4, kBf16Tile>,

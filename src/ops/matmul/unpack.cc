@@ -3,7 +3,7 @@
 
 #include "base/fp.h"
 #include "ops/matmul/block_values.h"
-#include "ops/matmul/pack.h"
+#include "ops/matmul/pack_fp8.h"
 #include "weights/int_panels.h"
 
 namespace sluice {
@@ -41,6 +41,11 @@ void unpack_mxfp4(const std::byte* p, int64_t k, float* out) {
       }
     }
   }
+}
+
+void unpack_fp8(const std::byte* p, int64_t k, float* out) {
+  for (int64_t i = 0; i < k; ++i)
+    for (int64_t c = 0; c < kColumns; ++c) out[i * kColumns + c] = fp8_element(p, c, i);
 }
 
 void unpack_int8_block(const std::byte* p, int64_t count, float* out) {
@@ -100,6 +105,8 @@ void unpack_panel(const PackedMatrix& w, int64_t panel, float* out) {
     unpack_bf16(p, w.k, out);
   else if (w.format == WeightFormat::kMXFP4)
     unpack_mxfp4(p, w.k, out);
+  else if (w.format == WeightFormat::kFP8)
+    unpack_fp8(p, w.k, out);
   else if (is_block_format(w.format))
     unpack_blocks(w, p, out);
   else
