@@ -4,6 +4,7 @@
 // kernels of any ISA may include this.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "weights/packed.h"
@@ -22,11 +23,22 @@ enum class GroupScales : uint8_t {
   kE8M0,    // MXFP4 in arith a8g32: an exponent per group, of doubled values
 };
 
-// value = level[code] - zero, or code - zero where there is no table.
+// The values of 16 codes, if there are any. (A flag beside the pointer: under a sanitizer GCC 12 does
+// not take the comparison of an address with null for a constant.)
+struct Levels {
+  constexpr Levels() = default;
+  constexpr Levels(std::nullptr_t) {}
+  constexpr Levels(const uint8_t (&values)[16]) : value(values), given(true) {}
+  constexpr int operator[](int64_t code) const { return value[code]; }
+  const uint8_t* value = nullptr;
+  bool given = false;
+};
+
+// value = level[code] - zero, or code - zero where there are no levels.
 struct BlockTraits {
   int bits = 0;  // of a code; 0: not a format of this kind
   int zero = 0;
-  const uint8_t* level = nullptr;  // [16]
+  Levels level;
   GroupScales scales = GroupScales::kF16;
   int64_t stored_k = 0, stored_bytes = 0;  // of a block in GGUF
 };

@@ -18,9 +18,12 @@ import corpus
 FORMATS = {
     "bf16": ["--weights", "bf16"],
     "int8": ["--weights", "int8"],
+    "q8_0": ["--weights", "q8_0"],
+    "fp8": ["--weights", "fp8"],
     "int4, the rest int8": ["--weights", "int4"],
     "int4, the rest bf16": ["--weights", "int4", "--dense", "bf16", "--head", "bf16"],
     "int4, nearest, the rest int8": ["--weights", "int4", "--nearest"],
+    "q4_0, the rest int8": ["--weights", "q4_0", "--dense", "int8", "--head", "int8"],
     "mxfp4, the rest int8": ["--weights", "mxfp4"],
     "int4 throughout": ["--weights", "int4", "--dense", "int4", "--head", "int4"],
 }

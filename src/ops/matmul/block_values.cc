@@ -119,7 +119,7 @@ GroupColumn read_block_group(BlockTraits t, const std::byte* panel, int64_t k, i
   for (int64_t i = 0; i < 32; ++i) {
     const int32_t code = t.bits == 8 ? static_cast<int32_t>(codes[i / 4 * 64 + 4 * c + i % 4])
                                      : nibble(codes, c, i) | high_bits(t.bits, codes + 256, c, i);
-    out.value[i] = (t.level != nullptr ? t.level[code] : code) - t.zero;
+    out.value[i] = (t.level.given ? t.level[code] : code) - t.zero;
   }
   return out;
 }

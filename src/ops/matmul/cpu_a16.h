@@ -133,12 +133,12 @@ SLUICE_SIMD_INLINE typename V::F code_value(const std::byte* codes, typename V::
       const auto high = V::template shr<8 * i + t % 4 * 2>(V::load_i32(codes + 256 + t / 4 * 64));
       code = V::ori(code, V::template shl<4>(V::andi(high, V::seti(3))));
     }
-    if constexpr (traits.level != nullptr) {
+    if constexpr (traits.level.given) {
       alignas(64) int32_t index[16];
       alignas(64) float value[16];
       V::store_i32(index, code);
       for (int c = 0; c < 16; ++c)
-        value[c] = static_cast<float>(traits.level[index[c]] - traits.zero);
+        value[c] = static_cast<float>(traits.level.value[index[c]] - traits.zero);
       return V::load(value);
     }
     if constexpr (format == WeightFormat::kInt4) return V::sub(number<V>(code, 0), zero);

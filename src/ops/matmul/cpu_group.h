@@ -45,8 +45,8 @@ struct GroupCodes {
       if constexpr (kTraits.bits == 5) code = W::or_bits(code, W::template bit_to_4<t>(high[0]));
       if constexpr (kTraits.bits == 6)
         code = W::or_bits(code, W::template pair_to_4<t % 4>(high[t / 4]));
-      if constexpr (kTraits.level != nullptr)
-        code = W::template look_up<wide_levels(format)>(code, kTraits.level);
+      if constexpr (kTraits.level.given)
+        code = W::template look_up<wide_levels(format)>(code, kTraits.level.value);
       return code;
     }
   }
