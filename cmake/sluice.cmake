@@ -114,6 +114,10 @@ function(sluice_program_name file out)
 endfunction()
 
 function(sluice_declare_tests)
+  set(timeout 600)
+  if(SLUICE_SANITIZE)
+    set(timeout 1800) # a sanitizer takes ten times as long
+  endif()
   # tests/ holds the suites that cross rooms; each may use everything.
   file(GLOB_RECURSE cross CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/*_test.cc)
   foreach(f ${cross})
@@ -140,7 +144,7 @@ function(sluice_declare_tests)
       add_dependencies(${program} sluice)
     endif()
     add_test(NAME ${program} COMMAND ${program} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-    set_tests_properties(${program} PROPERTIES TIMEOUT 600)
+    set_tests_properties(${program} PROPERTIES TIMEOUT ${timeout})
   endforeach()
   # Only an optimised build says what ships: without inlining every TU emits its inline functions.
   find_package(Python3 COMPONENTS Interpreter)
