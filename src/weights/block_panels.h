@@ -23,8 +23,8 @@ enum class GroupScales : uint8_t {
   kE8M0,    // MXFP4 in arith a8g32: an exponent per group, of doubled values
 };
 
-// The values of 16 codes, if there are any. (A flag beside the pointer: under a sanitizer GCC 12 does
-// not take the comparison of an address with null for a constant.)
+// The values of 16 codes, if there are any. (A flag beside the pointer: under a sanitizer GCC 12
+// does not take the comparison of an address with null for a constant.)
 struct Levels {
   constexpr Levels() = default;
   constexpr Levels(std::nullptr_t) {}
