@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "base/fp.h"
-#include "ops/matmul/kernels.h"
+#include "ops/matmul/reference_loop.h"
 #include "weights/fp8_panels.h"
 
 namespace sluice {
@@ -45,7 +45,8 @@ void read_weights(const std::byte* panel, int64_t c, int64_t b, int64_t count, f
 }
 
 template <WeightFormat format>
-float dot_f32_fma(const float* x, const std::byte* panel, int64_t c, int64_t k) {
+float dot_f32_fma(const PanelProduct& product, const float* x, const std::byte* panel, int64_t c) {
+  const int64_t k = product.k;
   float acc = 0, w[kBlock];
   for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
     const int64_t count = k - k0 < kBlock ? k - k0 : kBlock;
@@ -56,7 +57,9 @@ float dot_f32_fma(const float* x, const std::byte* panel, int64_t c, int64_t k) 
 }
 
 template <WeightFormat format>
-float dot_bf16_tile(const float* x, const std::byte* panel, int64_t c, int64_t k) {
+float dot_bf16_tile(const PanelProduct& product, const float* x, const std::byte* panel,
+                    int64_t c) {
+  const int64_t k = product.k;
   float acc = 0, w[kBlock];
   for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
     read_weights<format>(panel, c, k0 / kBlock, kBlock, w);
@@ -75,7 +78,8 @@ float dot_bf16_tile(const float* x, const std::byte* panel, int64_t c, int64_t k
 }
 
 template <WeightFormat format>
-float dot_bf16_dot(const float* x, const std::byte* panel, int64_t c, int64_t k) {
+float dot_bf16_dot(const PanelProduct& product, const float* x, const std::byte* panel, int64_t c) {
+  const int64_t k = product.k;
   float acc = 0, w[kBlock];
   for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
     read_weights<format>(panel, c, k0 / kBlock, kBlock, w);
@@ -86,29 +90,6 @@ float dot_bf16_dot(const float* x, const std::byte* panel, int64_t c, int64_t k)
     }
   }
   return acc;
-}
-
-void prepare(const PanelProduct&, int64_t, int64_t) {}
-
-template <WeightFormat format, Arith arith>
-void multiply(const PanelProduct& product) {
-  // Two panels at a time, so that an epilogue finds gate and up together.
-  for (int64_t p0 = product.panel_begin; p0 < product.panel_end; p0 += 2) {
-    const int64_t panels = product.panel_end - p0 < 2 ? 1 : 2;
-    for (int64_t r = 0; r < product.row_count; ++r) {
-      const float* x =
-          product.x + (product.rows != nullptr ? product.rows[r] : r) * product.x_stride;
-      float acc[32];
-      for (int64_t i = 0; i < panels * 16; ++i) {
-        const std::byte* panel =
-            product.panels + static_cast<size_t>(p0 + i / 16) * product.panel_bytes;
-        acc[i] = arith == Arith::kF32Fma     ? dot_f32_fma<format>(x, panel, i % 16, product.k)
-                 : arith == Arith::kBf16Tile ? dot_bf16_tile<format>(x, panel, i % 16, product.k)
-                                             : dot_bf16_dot<format>(x, panel, i % 16, product.k);
-      }
-      product.epilogue({&product, acc, r, 1, p0, panels});
-    }
-  }
 }
 
 }  // namespace
@@ -127,23 +108,14 @@ void store_tile_reference(const PanelTile& tile) {
 
 using enum WeightFormat;
 using enum Arith;
-const PanelKernel matmul_f32_f32_reference = {prepare, multiply<kF32, kF32Fma>,
-                                              store_tile_reference};
-const PanelKernel matmul_f32_bf16_reference = {prepare, multiply<kBF16, kF32Fma>,
-                                               store_tile_reference};
-const PanelKernel matmul_f32_mxfp4_reference = {prepare, multiply<kMXFP4, kF32Fma>,
-                                                store_tile_reference};
-const PanelKernel matmul_f32_fp8_reference = {prepare, multiply<kFP8, kF32Fma>,
-                                              store_tile_reference};
-const PanelKernel matmul_bf16_fp8_reference = {prepare, multiply<kFP8, kBf16Tile>,
-                                               store_tile_reference};
-const PanelKernel matmul_bf16_bf16_reference = {prepare, multiply<kBF16, kBf16Tile>,
-                                                store_tile_reference};
-const PanelKernel matmul_bf16_mxfp4_reference = {prepare, multiply<kMXFP4, kBf16Tile>,
-                                                 store_tile_reference};
-const PanelKernel matmul_bf16_bf16_dot_reference = {prepare, multiply<kBF16, kBf16Dot>,
-                                                    store_tile_reference};
-const PanelKernel matmul_bf16_mxfp4_dot_reference = {prepare, multiply<kMXFP4, kBf16Dot>,
-                                                     store_tile_reference};
+const PanelKernel matmul_f32_f32_reference = kReferenceKernel<dot_f32_fma<kF32>>;
+const PanelKernel matmul_f32_bf16_reference = kReferenceKernel<dot_f32_fma<kBF16>>;
+const PanelKernel matmul_f32_mxfp4_reference = kReferenceKernel<dot_f32_fma<kMXFP4>>;
+const PanelKernel matmul_f32_fp8_reference = kReferenceKernel<dot_f32_fma<kFP8>>;
+const PanelKernel matmul_bf16_fp8_reference = kReferenceKernel<dot_bf16_tile<kFP8>>;
+const PanelKernel matmul_bf16_bf16_reference = kReferenceKernel<dot_bf16_tile<kBF16>>;
+const PanelKernel matmul_bf16_mxfp4_reference = kReferenceKernel<dot_bf16_tile<kMXFP4>>;
+const PanelKernel matmul_bf16_bf16_dot_reference = kReferenceKernel<dot_bf16_dot<kBF16>>;
+const PanelKernel matmul_bf16_mxfp4_dot_reference = kReferenceKernel<dot_bf16_dot<kMXFP4>>;
 
 }  // namespace sluice

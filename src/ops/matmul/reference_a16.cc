@@ -4,7 +4,7 @@
 
 #include "base/fp.h"
 #include "ops/matmul/block_values.h"
-#include "ops/matmul/kernels.h"
+#include "ops/matmul/reference_loop.h"
 
 namespace sluice {
 namespace {
@@ -28,33 +28,13 @@ float dot(const PanelProduct& product, const float* x, const std::byte* panel, i
   return acc;
 }
 
-void prepare(const PanelProduct&, int64_t, int64_t) {}
-
-template <WeightFormat format, Arith arith>
-void multiply(const PanelProduct& product) {
-  // Two panels at a time, so that an epilogue finds gate and up together.
-  for (int64_t p0 = product.panel_begin; p0 < product.panel_end; p0 += 2) {
-    const int64_t panels = product.panel_end - p0 < 2 ? 1 : 2;
-    for (int64_t r = 0; r < product.row_count; ++r) {
-      const float* x =
-          product.x + (product.rows != nullptr ? product.rows[r] : r) * product.x_stride;
-      float acc[32];
-      for (int64_t i = 0; i < panels * 16; ++i)
-        acc[i] = dot<format, arith>(
-            product, x, product.panels + static_cast<size_t>(p0 + i / 16) * product.panel_bytes,
-            i % 16);
-      product.epilogue({&product, acc, r, 1, p0, panels});
-    }
-  }
-}
-
 }  // namespace
 
-#define SLUICE_BLOCK_FORMAT(name, format)                                             \
-  const PanelKernel matmul_f32_##name##_reference = {                                 \
-      prepare, multiply<WeightFormat::format, Arith::kF32Fma>, store_tile_reference}; \
-  const PanelKernel matmul_bf16_##name##_reference = {                                \
-      prepare, multiply<WeightFormat::format, Arith::kBf16Tile>, store_tile_reference};
+#define SLUICE_BLOCK_FORMAT(name, format)                          \
+  const PanelKernel matmul_f32_##name##_reference =                \
+      kReferenceKernel<dot<WeightFormat::format, Arith::kF32Fma>>; \
+  const PanelKernel matmul_bf16_##name##_reference =               \
+      kReferenceKernel<dot<WeightFormat::format, Arith::kBf16Tile>>;
 #include "ops/matmul/block_formats.inc"
 SLUICE_BLOCK_FORMAT(int4, kInt4)
 SLUICE_BLOCK_FORMAT(int8, kInt8)

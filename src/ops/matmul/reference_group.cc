@@ -3,7 +3,7 @@
 
 #include "ops/matmul/block_values.h"
 #include "ops/matmul/int_reference.h"
-#include "ops/matmul/kernels.h"
+#include "ops/matmul/reference_loop.h"
 #include "weights/block_panels.h"
 
 namespace sluice {
@@ -29,35 +29,13 @@ float dot_a8g32(const PanelProduct& product, const float* x, const std::byte* pa
   return acc;
 }
 
-void prepare(const PanelProduct&, int64_t, int64_t) {}
-
-template <WeightFormat format>
-void multiply(const PanelProduct& product) {
-  // Two panels at a time, so that an epilogue finds gate and up together.
-  for (int64_t p0 = product.panel_begin; p0 < product.panel_end; p0 += 2) {
-    const int64_t panels = product.panel_end - p0 < 2 ? 1 : 2;
-    for (int64_t r = 0; r < product.row_count; ++r) {
-      const float* x =
-          product.x + (product.rows != nullptr ? product.rows[r] : r) * product.x_stride;
-      float acc[32];
-      for (int64_t i = 0; i < panels * 16; ++i)
-        acc[i] = dot_a8g32<format>(
-            product, x, product.panels + static_cast<size_t>(p0 + i / 16) * product.panel_bytes,
-            i % 16);
-      product.epilogue({&product, acc, r, 1, p0, panels});
-    }
-  }
-}
-
-template <WeightFormat format>
-constexpr PanelKernel kReference = {prepare, multiply<format>, store_tile_reference};
-
 }  // namespace
 
-#define SLUICE_BLOCK_FORMAT(name, format) \
-  const PanelKernel matmul_int8_##name##_reference = kReference<WeightFormat::format>;
+#define SLUICE_BLOCK_FORMAT(name, format)            \
+  const PanelKernel matmul_int8_##name##_reference = \
+      kReferenceKernel<dot_a8g32<WeightFormat::format>>;
 #include "ops/matmul/block_formats.inc"
 #undef SLUICE_BLOCK_FORMAT
-const PanelKernel matmul_int8_mxfp4_reference = kReference<WeightFormat::kMXFP4>;
+const PanelKernel matmul_int8_mxfp4_reference = kReferenceKernel<dot_a8g32<WeightFormat::kMXFP4>>;
 
 }  // namespace sluice

@@ -4,7 +4,7 @@
 
 #include "base/fp.h"
 #include "ops/matmul/int_reference.h"
-#include "ops/matmul/kernels.h"
+#include "ops/matmul/reference_loop.h"
 #include "weights/int_panels.h"
 
 namespace sluice {
@@ -64,31 +64,9 @@ float dot_int(const PanelProduct& product, const float* x, const std::byte* pane
   return acc;
 }
 
-void prepare(const PanelProduct&, int64_t, int64_t) {}
-
-template <WeightFormat format>
-void multiply(const PanelProduct& product) {
-  // Two panels at a time, so that an epilogue finds gate and up together.
-  for (int64_t p0 = product.panel_begin; p0 < product.panel_end; p0 += 2) {
-    const int64_t panels = product.panel_end - p0 < 2 ? 1 : 2;
-    for (int64_t r = 0; r < product.row_count; ++r) {
-      const float* x =
-          product.x + (product.rows != nullptr ? product.rows[r] : r) * product.x_stride;
-      float acc[32];
-      for (int64_t i = 0; i < panels * 16; ++i)
-        acc[i] = dot_int<format>(
-            product, x, product.panels + static_cast<size_t>(p0 + i / 16) * product.panel_bytes,
-            i % 16);
-      product.epilogue({&product, acc, r, 1, p0, panels});
-    }
-  }
-}
-
 }  // namespace
 
-const PanelKernel matmul_int8_int4_reference = {prepare, multiply<WeightFormat::kInt4>,
-                                                store_tile_reference};
-const PanelKernel matmul_int16_int8_reference = {prepare, multiply<WeightFormat::kInt8>,
-                                                 store_tile_reference};
+const PanelKernel matmul_int8_int4_reference = kReferenceKernel<dot_int<WeightFormat::kInt4>>;
+const PanelKernel matmul_int16_int8_reference = kReferenceKernel<dot_int<WeightFormat::kInt8>>;
 
 }  // namespace sluice
