@@ -54,18 +54,14 @@ class Operands {
 
 void declare(const Kernel<const QuantKernel>& row, const Problem& p) {
   if (row.isa == Isa::kReference && p.t > 16) return;  // minutes
-  const std::string name = std::string(row.name) + "/" + p.name;
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [row, p](benchmark::State& state) {
-                                 Operands in(p, row.weight == "int8");
-                                 bench::Work work;
-                                 work.bytes = static_cast<double>(in.weight_bytes());
-                                 work.operations = 2.0 * static_cast<double>(p.t * p.n * p.k);
-                                 work.notes = "reads the panels; the roof is f32's";
-                                 bench::run(state, work, 0, [&] { in.run(row.isa); });
-                               })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, p.name, [row, p](benchmark::State& state) {
+    Operands in(p, row.weight == "int8");
+    bench::Work work;
+    work.bytes = static_cast<double>(in.weight_bytes());
+    work.operations = 2.0 * static_cast<double>(p.t * p.n * p.k);
+    work.notes = "reads the panels; the roof is f32's";
+    bench::run(state, work, 0, [&] { in.run(row.isa); });
+  });
 }
 
 }  // namespace
@@ -73,8 +69,5 @@ void declare(const Kernel<const QuantKernel>& row, const Problem& p) {
 
 int main(int argc, char** argv) {
   using namespace sluice;
-  for (const auto& row : quant_kernels())
-    for (const Problem& p : kProblems)
-      if (bench::runnable(row.isa)) declare(row, p);
-  return bench::main(argc, argv);
+  return bench::main(argc, argv, quant_kernels(), kProblems, declare);
 }

@@ -45,21 +45,14 @@ class Operands {
 };
 
 void declare(const Kernel<QuantizeRowsKernel>& row, const Problem& p) {
-  const std::string name = std::string(row.name) + "/" + p.name;
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [row, p](benchmark::State& state) {
-                                 const bool narrow = row.in == "bf16";
-                                 Operands in(p, narrow);
-                                 in.run(Isa::kReference);
-                                 const double reference =
-                                     bench::seconds_of([&] { in.run(Isa::kReference); });
-                                 bench::Work work;
-                                 work.bytes = static_cast<double>(p.t * p.d) * (narrow ? 3 : 5);
-                                 work.notes = "reads x, writes codes";
-                                 bench::run(state, work, reference, [&] { in.run(row.isa); });
-                               })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, p.name, [row, p](benchmark::State& state) {
+    const bool narrow = row.in == "bf16";
+    Operands in(p, narrow);
+    bench::Work work;
+    work.bytes = static_cast<double>(p.t * p.d) * (narrow ? 3 : 5);
+    work.notes = "reads x, writes codes";
+    bench::run_beside_reference(state, work, row.isa, [&](Isa isa) { in.run(isa); });
+  });
 }
 
 }  // namespace
@@ -67,8 +60,5 @@ void declare(const Kernel<QuantizeRowsKernel>& row, const Problem& p) {
 
 int main(int argc, char** argv) {
   using namespace sluice;
-  for (const auto& row : quantize_rows_kernels())
-    for (const Problem& p : kProblems)
-      if (bench::runnable(row.isa)) declare(row, p);
-  return bench::main(argc, argv);
+  return bench::main(argc, argv, quantize_rows_kernels(), kProblems, declare);
 }
