@@ -1,5 +1,7 @@
-// Expert layers whose weights and activations are integers.
+// Expert layers whose weights and activations are integers, or fp8.
 #include <pybind11/stl.h>
+
+#include <optional>
 
 #include "module.h"
 #include "ops/moe_combine/moe_combine.h"
@@ -55,6 +57,42 @@ std::vector<QuantWeights> pack_side(Machine& machine, const py::array& w, const 
   return packed;
 }
 
+// [E] matrices of e4m3 codes, scales of tensors, rows or blocks.
+std::vector<QuantWeights> pack_fp8_side(Machine& machine, const py::array& w,
+                                        const py::array& scale,
+                                        const std::optional<std::pair<int64_t, int64_t>>& block,
+                                        int64_t group, const char* name) {
+  if (w.ndim() != 3)
+    throw py::value_error(fmt::format("{}: expected [E, N, K] codes of float8_e4m3fn", name));
+  const std::span<const std::byte> codes = bytes_of(w, name);
+  const std::vector<float> scales = widened(scale, name);
+  const auto experts = static_cast<size_t>(w.shape(0));
+  StoredQuant stored;
+  stored.layout = QuantLayout::kFp8;
+  stored.n = w.shape(1);
+  stored.k = w.shape(2);
+  stored.group = group == -1 ? 0 : group;
+  if (block) {
+    stored.scale_block_n = block->first;
+    stored.scale_block_k = block->second;
+  } else if (scale.ndim() == 1) {
+    stored.scale_block_n = 0;  // one of the tensor
+  }
+  if (experts == 0 || scale.ndim() < 1 || scale.shape(0) != w.shape(0))
+    throw py::value_error(fmt::format("{}: scale: expected [E, ...] = [{}, ...]", name, experts));
+  std::vector<QuantWeights> packed(experts);
+  const size_t each = codes.size() / experts, scales_each = scales.size() / experts;
+  machine.run(0, [&](Runtime& r, Workspace) -> Status {
+    for (size_t e = 0; e < experts; ++e) {
+      stored.codes = codes.subspan(e * each, each);
+      stored.scales = std::span(scales).subspan(e * scales_each, scales_each);
+      SLUICE_ASSIGN_OR_RETURN(packed[e], pack_quant_weights(r.device(), stored));
+    }
+    return ok_status();
+  });
+  return packed;
+}
+
 std::vector<const QuantWeights*> pointers(const std::vector<QuantWeights>& all) {
   std::vector<const QuantWeights*> out;
   for (const QuantWeights& w : all) out.push_back(&w);
@@ -68,6 +106,20 @@ RoundTo round_named(const std::string& name) {
   throw py::value_error("dtype: expected float32, bfloat16 or float16, got " + name);
 }
 
+// [T] or [T, G], any strides; [1, 1] of a tensor.
+RowScales row_scales(const py::array& a, int64_t rows, const QuantWeights& w) {
+  if (!py::isinstance<py::array_t<float>>(a)) throw py::type_error("x_scale: expected float32");
+  const auto* data = static_cast<const float*>(a.data());
+  const auto stride = [&a](int i) { return static_cast<int64_t>(a.strides(i)) / 4; };
+  if (a.ndim() == 2 && a.size() == 1) return {data, 0, 0};
+  if (a.ndim() == 1 && a.shape(0) == rows) return {data, stride(0), 0};
+  const int64_t groups = ceil_div(w.k, w.group);
+  if (a.ndim() != 2 || a.shape(0) != rows || (a.shape(1) != 1 && a.shape(1) != groups))
+    throw py::value_error(
+        fmt::format("x_scale: expected [T] or [T, groups] = [{}, {}]", rows, groups));
+  return {data, stride(0), a.shape(1) == 1 ? 0 : stride(1)};
+}
+
 py::array_t<float> quant_group_gemm(Machine& machine, const py::array& x, const py::array& x_scale,
                                     const py::object& counts, const QuantizedExperts& w,
                                     const std::string& side, const std::string& dtype) {
@@ -76,28 +128,41 @@ py::array_t<float> quant_group_gemm(Machine& machine, const py::array& x, const 
   const std::vector<const QuantWeights*> experts = pointers(side == "up" ? w.up : w.down);
   const QuantWeights& first = *experts.front();
   QuantMatmulArgs args;
-  args.x = {contiguous<int8_t>(x, "x"), x.shape(0), x.shape(1), x.shape(1)};
-  if (x_scale.size() != x.shape(0)) throw py::value_error("x_scale: expected [T]");
-  args.x_scale = contiguous<float>(x_scale, "x_scale");
+  const std::span<const std::byte> codes = bytes_of(x, "x");
+  const bool is_signed = x.dtype().kind() == 'i', fp8 = first.codes == QuantCodes::kFp8;
+  if (is_signed == fp8)
+    throw py::type_error(fmt::format("x: expected {}", fp8 ? "uint8, the bits of e4m3" : "int8"));
+  args.x = {reinterpret_cast<const int8_t*>(codes.data()), x.shape(0), x.shape(1), x.shape(1)};
+  args.x_scale = row_scales(x_scale, x.shape(0), first);
   args.counts = counts_of(counts);
   args.experts = experts;
   args.round = round_named(dtype);
   py::array_t<float> out({static_cast<py::ssize_t>(x.shape(0)), static_cast<py::ssize_t>(first.n)});
   args.out = {out.mutable_data(), x.shape(0), first.n, first.n};
-  const size_t bytes = quant_matmul_workspace_bytes(x.shape(0), w.experts(), first.k, first.group);
+  const size_t bytes =
+      quant_matmul_workspace_bytes(x.shape(0), w.experts(), first.k, first.group, first.codes);
   machine.run(bytes, [&](Runtime& r, Workspace scratch) {
     return quant_matmul(r.context(), args, scratch);
   });
   return out;
 }
 
-QuantExpertsShape shape_of(const QuantizedExperts& w, int64_t rows) {
-  return {rows, w.experts(), w.d, w.width, w.up.front().group, w.down.front().group};
+// Unless told: fp8 with scales for the groups that the weights have, integers by row.
+bool scales_by_group(const QuantizedExperts& w, std::optional<bool> given) {
+  const QuantWeights& up = w.up.front();
+  return given.value_or(up.codes == QuantCodes::kFp8 && up.group < up.k);
+}
+
+QuantExpertsShape shape_of(const QuantizedExperts& w, int64_t rows, bool group_scales) {
+  const QuantWeights &up = w.up.front(), &down = w.down.front();
+  return {rows,       w.experts(), w.d,        w.width,     up.group,
+          down.group, up.codes,    down.codes, group_scales};
 }
 
 py::array_t<float> run_quant_experts(Machine& machine, const py::array& x, const py::object& counts,
                                      const QuantizedExperts& w, const py::object& smooth_up,
-                                     const py::object& smooth_down, const std::string& dtype) {
+                                     const py::object& smooth_down, const std::string& dtype,
+                                     bool group_scales) {
   const Rows rows(x, "x");
   const auto up = pointers(w.up), down = pointers(w.down);
   QuantExpertsArgs args;
@@ -108,11 +173,12 @@ py::array_t<float> run_quant_experts(Machine& machine, const py::array& x, const
   args.down = down;
   args.inv_smooth_up = smoothing(smooth_up, "inv_smooth_up", w.experts(), w.d);
   args.inv_smooth_down = smoothing(smooth_down, "inv_smooth_down", w.experts(), w.width);
+  args.group_scales = group_scales;
   args.round = round_named(dtype);
   py::array_t<float> out({static_cast<py::ssize_t>(rows.rows), static_cast<py::ssize_t>(w.d)});
   args.out = {out.mutable_data(), rows.rows, w.d, w.d};
   machine.run(
-      quant_experts_workspace_bytes(shape_of(w, rows.rows)),
+      quant_experts_workspace_bytes(shape_of(w, rows.rows, group_scales)),
       [&](Runtime& r, Workspace scratch) { return quant_experts(r.context(), args, scratch); });
   return out;
 }
@@ -157,7 +223,8 @@ Status routed(const ExecContext& context, const Rows& x, std::span<const int32_t
 py::array_t<float> fused_quant_experts(Machine& machine, const py::array& x,
                                        const QuantizedExperts& w, const py::array& weights,
                                        const py::array& ids, const py::object& smooth_up,
-                                       const py::object& smooth_down, const std::string& dtype) {
+                                       const py::object& smooth_down, const std::string& dtype,
+                                       bool group_scales) {
   const Rows rows(x, "hidden_states");
   require_rows(ids, "topk_ids", 2);
   const std::span<const int32_t> all_ids = values<int32_t>(ids, "topk_ids");
@@ -173,19 +240,28 @@ py::array_t<float> fused_quant_experts(Machine& machine, const py::array& x,
   args.down = down;
   args.inv_smooth_up = smoothing(smooth_up, "inv_smooth_up", w.experts(), w.d);
   args.inv_smooth_down = smoothing(smooth_down, "inv_smooth_down", w.experts(), w.width);
+  args.group_scales = group_scales;
   args.round = round_named(dtype);
   py::array_t<float> out({static_cast<py::ssize_t>(rows.rows), static_cast<py::ssize_t>(w.d)});
   const MatrixF32 view(out.mutable_data(), rows.rows, w.d);
-  machine.run(quant_experts_workspace_bytes(shape_of(w, rows.rows * k)),
+  machine.run(quant_experts_workspace_bytes(shape_of(w, rows.rows * k, group_scales)),
               [&](Runtime& r, Workspace scratch) {
                 return routed(r.context(), rows, all_ids, all_weights, k, args, scratch, view);
               });
   return out;
 }
 
+std::shared_ptr<QuantizedExperts> checked(QuantizedExperts w) {
+  w.d = w.up.front().k;
+  w.width = w.down.front().k;
+  if (w.up.size() != w.down.size() || w.up.front().n != 2 * w.width || w.down.front().n != w.d)
+    throw py::value_error("up_weight, down_weight: expected [E, 2I, D] and [E, D, I]");
+  return std::make_shared<QuantizedExperts>(std::move(w));
+}
+
 void add_packing(py::module_& m, Machine& machine) {
   py::class_<QuantizedExperts, std::shared_ptr<QuantizedExperts>>(
-      m, "QuantizedExperts", "Integer weights of an expert layer, packed for quant_experts.")
+      m, "QuantizedExperts", "Integer or fp8 weights of an expert layer, packed for quant_experts.")
       .def_property_readonly("num_experts", &QuantizedExperts::experts)
       .def_property_readonly("nbytes", &QuantizedExperts::bytes);
   m.def(
@@ -193,15 +269,9 @@ void add_packing(py::module_& m, Machine& machine) {
       [&](const py::array& up, const py::array& up_scale, const py::array& down,
           const py::array& down_scale, const std::string& up_layout, const std::string& down_layout,
           int64_t up_group, int64_t down_group) {
-        auto w = std::make_shared<QuantizedExperts>();
-        w->up = pack_side(machine, up, up_scale, up_layout, up_group, "up_weight");
-        w->down = pack_side(machine, down, down_scale, down_layout, down_group, "down_weight");
-        w->d = w->up.front().k;
-        w->width = w->down.front().k;
-        if (w->up.size() != w->down.size() || w->up.front().n != 2 * w->width ||
-            w->down.front().n != w->d)
-          throw py::value_error("up_weight, down_weight: expected [E, 2I, D] and [E, D, I]");
-        return w;
+        return checked(
+            {pack_side(machine, up, up_scale, up_layout, up_group, "up_weight"),
+             pack_side(machine, down, down_scale, down_layout, down_group, "down_weight")});
       },
       py::arg("up_weight"), py::arg("up_scale"), py::arg("down_weight"), py::arg("down_scale"),
       py::kw_only(), py::arg("up_layout") = "int8", py::arg("down_layout") = "int8",
@@ -211,6 +281,20 @@ void add_packing(py::module_& m, Machine& machine) {
       "nibble even, signed) or int4_k (pairs of k, zero point 8); scales [E, N] or [E, N, "
       "groups],\n"
       "of float32, float16 or bfloat16; group sizes of 32 or more, the last may be short.");
+  m.def(
+      "pack_fp8_experts",
+      [&](const py::array& up, const py::array& up_scale, const py::array& down,
+          const py::array& down_scale, std::optional<std::pair<int64_t, int64_t>> block,
+          std::optional<int64_t> group) {
+        const int64_t size = group ? *group : block ? block->second : -1;
+        return checked({pack_fp8_side(machine, up, up_scale, block, size, "up_weight"),
+                        pack_fp8_side(machine, down, down_scale, block, size, "down_weight")});
+      },
+      py::arg("up_weight"), py::arg("up_scale"), py::arg("down_weight"), py::arg("down_scale"),
+      py::kw_only(), py::arg("block_shape") = py::none(), py::arg("group_size") = py::none(),
+      "up [E, 2I, D] (gate first), down [E, D, I]: uint8, the bits of float8_e4m3fn; scales [E],\n"
+      "[E, N], or with block_shape (n, k) [E, ceil(N / n), ceil(K / k)]. group_size: k of which a\n"
+      "product is summed before its scales (default: block_shape's, else -1, all).");
 }
 
 }  // namespace
@@ -220,15 +304,20 @@ void add_quant_experts(py::module_& m, Machine& machine) {
   m.def(
       "quant_experts",
       [&](const py::array& x, const py::object& counts, const QuantizedExperts& w,
-          const py::object& smooth_up, const py::object& smooth_down, const std::string& dtype) {
-        return run_quant_experts(machine, x, counts, w, smooth_up, smooth_down, dtype);
+          const py::object& smooth_up, const py::object& smooth_down, const std::string& dtype,
+          std::optional<bool> group_scales) {
+        return run_quant_experts(machine, x, counts, w, smooth_up, smooth_down, dtype,
+                                 scales_by_group(w, group_scales));
       },
       py::arg("x"), py::arg("tokens_per_expert"), py::arg("experts"),
       py::arg("inv_smooth_up") = py::none(), py::arg("inv_smooth_down") = py::none(), py::kw_only(),
-      py::arg("dtype") = "bfloat16",
+      py::arg("dtype") = "bfloat16", py::arg("group_scales") = py::none(),
       "Rows sorted by expert through up, silu and down, activations quantised before each "
       "product;\n"
-      "results of the products are rounded to dtype. Returns [T, D] f32 holding values of dtype.");
+      "int8 by mojo_opset's rule, fp8 by MAX's, a scale per row or, group_scales, per group of "
+      "the\n"
+      "weights; results of the products are rounded to dtype. Returns [T, D] f32 holding values of "
+      "dtype.");
   m.def(
       "quant_group_gemm",
       [&](const py::array& x, const py::array& x_scale, const py::object& counts,
@@ -238,17 +327,20 @@ void add_quant_experts(py::module_& m, Machine& machine) {
       py::arg("x"), py::arg("x_scale"), py::arg("tokens_per_expert"), py::arg("experts"),
       py::kw_only(), py::arg("side") = "up", py::arg("dtype") = "float32",
       "One product of quant_experts: sum over groups ascending of (f32(int32 sum) * w_scale) *\n"
-      "x_scale, rounded to dtype. x [T, K] int8, x_scale [T] f32.");
+      "x_scale, rounded to dtype; of fp8 (f32 sum * x_scale) * w_scale. x [T, K] int8, or the "
+      "bits\n"
+      "of e4m3 as uint8; x_scale f32 [T], [T, groups], or [1, 1] of the tensor.");
   m.def(
       "fused_experts",
       [&](const py::array& x, const QuantizedExperts& w, const py::array& weights,
           const py::array& ids, const py::object& smooth_up, const py::object& smooth_down,
-          const std::string& dtype) {
-        return fused_quant_experts(machine, x, w, weights, ids, smooth_up, smooth_down, dtype);
+          const std::string& dtype, std::optional<bool> group_scales) {
+        return fused_quant_experts(machine, x, w, weights, ids, smooth_up, smooth_down, dtype,
+                                   scales_by_group(w, group_scales));
       },
       py::arg("hidden_states"), py::arg("experts"), py::arg("topk_weights"), py::arg("topk_ids"),
       py::kw_only(), py::arg("inv_smooth_up") = py::none(), py::arg("inv_smooth_down") = py::none(),
-      py::arg("dtype") = "bfloat16",
+      py::arg("dtype") = "bfloat16", py::arg("group_scales") = py::none(),
       "quant_experts between sorting by expert and moe_sum, ids outside [0, E) dropped -> [T, D].");
 }
 

@@ -10,7 +10,7 @@
 //             kCuda: launches on the context's stream, given device pointers
 //             kCudaHost: the same body on the CPU, given host pointers (tests, no GPU needed)
 //     name    the function, also its name in tests, benches and profiles
-//     in      dtype of the main input or cache: f32 | bf16 | int8 | int16 | any
+//     in      dtype of the main input or cache: f32 | bf16 | int8 | int16 | fp8 | any
 //     weight  f32 | bf16 | mxfp4 | none
 //     arith   the written order of operations that it follows; all rows of one arith agree bit
 //             for bit

@@ -25,6 +25,17 @@ struct Machine {
       std::memcpy(tile + i / 16 * 128 + i % 16 * 4, pair, 4);
     }
   }
+  static void expand_fp8(const std::byte* codes, const std::byte* scales, std::byte* tile) {
+    for (int64_t c = 0; c < 16; ++c) {
+      float scale;
+      std::memcpy(&scale, scales + 4 * c, 4);
+      for (int64_t k = 0; k < 32; ++k) {
+        const float w = e4m3_to_f32(static_cast<uint8_t>(codes[16 * k + c])) * scale;
+        const uint16_t bits = bf16(w).bits;
+        std::memcpy(tile + k / 2 * 128 + 4 * c + k % 2 * 2, &bits, 2);
+      }
+    }
+  }
 };
 
 }  // namespace
@@ -35,5 +46,8 @@ const PanelKernel matmul_bf16_bf16_amx_emulated = {
 const PanelKernel matmul_bf16_mxfp4_amx_emulated = {
     simd::prepare_tiles<Machine>, simd::multiply_tiles<Machine, WeightFormat::kMXFP4>,
     matmul_bf16_mxfp4_reference.store};
+const PanelKernel matmul_bf16_fp8_amx_emulated = {simd::prepare_tiles<Machine>,
+                                                  simd::multiply_tiles<Machine, WeightFormat::kFP8>,
+                                                  matmul_bf16_fp8_reference.store};
 
 }  // namespace sluice

@@ -40,6 +40,16 @@ constexpr Mxfp4Tables make_tables() {
 }
 constexpr Mxfp4Tables kTables = make_tables();
 
+struct alignas(64) PairIndex {
+  uint16_t index[32];  // of 16 words and 16 others: one of these, one of those, ...
+};
+constexpr PairIndex make_pairs() {
+  PairIndex p{};
+  for (int i = 0; i < 32; ++i) p.index[i] = static_cast<uint16_t>(i / 2 + i % 2 * 16);
+  return p;
+}
+constexpr PairIndex kPairs = make_pairs();
+
 struct Machine {
   using Tiles = V::Tiles;
   // Inlined by force: V::prefetch says what GCC 12 makes of it otherwise.
@@ -83,6 +93,27 @@ struct Machine {
     }
   }
 
+  // 16 codes of an even k and 16 of the odd one after it, times their scales as f32, rounded and
+  // packed by one instruction, interleaved by another.
+  SLUICE_SIMD_INLINE static void expand_fp8(const std::byte* codes, const std::byte* scales,
+                                            std::byte* tile) {
+    // A code's half with the same bits is 2^-8 of its value.
+    const V::F scale = V::mul(V::load(reinterpret_cast<const float*>(scales)), V::set1(256.0f));
+    __m512i pairs = V::load_i32(kPairs.index);
+    __m512i keep = _mm512_set1_epi16(static_cast<int16_t>(0xbf80));
+    __asm__("" : "+v"(pairs), "+v"(keep));
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; ++j) {
+      const __m512i words = _mm512_cvtepi8_epi16(
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 32 * j)));
+      const __m512i halves = _mm512_and_si512(_mm512_slli_epi16(words, 7), keep);
+      const V::F even = V::mul(_mm512_cvtph_ps(_mm512_castsi512_si256(halves)), scale);
+      const V::F odd = V::mul(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1)), scale);
+      const auto both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+      V::store_i32(tile + 128 * j, _mm512_permutexvar_epi16(pairs, both));
+    }
+  }
+
  private:
   [[gnu::noinline]] static void expand_any_scale(const std::byte* step, std::byte* tile) {
     const V::F scale = V::from_bits(V::shl<23>(V::load_u8(step)));
@@ -112,5 +143,11 @@ const PanelKernel matmul_bf16_mxfp4_amx = {simd::prepare_tiles<Machine>,
                                            nullptr,
                                            nullptr,
                                            kRangeBytes};
+const PanelKernel matmul_bf16_fp8_amx = {simd::prepare_tiles<Machine>,
+                                         simd::multiply_tiles<Machine, WeightFormat::kFP8>,
+                                         simd::store<V>,
+                                         nullptr,
+                                         nullptr,
+                                         kRangeBytes};
 
 }  // namespace sluice

@@ -5,15 +5,15 @@
 // Rows are prepared as bf16 tiles of equal size (panels.h:RowTiles), so one configuration serves a
 // call. A block of two row tiles and two panels keeps four sums in registers; A and B tiles come
 // from memory in the order in which they lie there. bf16 panels are B tiles already. MXFP4 panels
-// are expanded, exactly, a piece of kPieceSteps steps ahead of its use: the vector units expand
-// while the tile unit multiplies. When an expert has more rows than a block, all blocks of a group
-// use a piece while it is in the first-level cache, and their sums wait in memory. One row tile has
-// a loop of its own (mxfp4_stream.h).
+// are expanded exactly, fp8 panels rounded once, a piece of kPieceSteps steps ahead of its use: the
+// vector units expand while the tile unit multiplies. When an expert has more rows than a block,
+// all blocks of a group use a piece while it is in the first-level cache, and their sums wait in
+// memory. One row tile has a loop of its own (expanded_stream.h).
 //
 // Include only from *_amx.cc and *_emulated.cc.
 #pragma once
 
-#include "ops/matmul/mxfp4_stream.h"
+#include "ops/matmul/expanded_stream.h"
 #include "ops/matmul/panels.h"
 #include "simd/amx.h"
 #include "simd/math.h"
@@ -107,12 +107,13 @@ class PanelTiles {
   int64_t share_ = 0;                                        // bytes per step and block
 };
 
-// MXFP4 panels: the piece in use, and the one after it, being expanded. The two alternate line by
-// line in memory: a tile load whose address agrees in the low 12 bits with a store that is still
+// Expanded panels: the piece in use, and the one after it, being expanded. The two alternate line
+// by line in memory: a tile load whose address agrees in the low 12 bits with a store that is still
 // under way waits for it, and the stores under way cover more than 4 KiB.
-template <class Machine>
-class PanelTiles<Machine, WeightFormat::kMXFP4> {
+template <class Machine, WeightFormat format>
+requires(is_expanded(format)) class PanelTiles<Machine, format> {
  public:
+  using Steps = ExpandedSteps<format>;
   static constexpr int64_t kStride = 128;
 
   explicit PanelTiles(const PanelProduct& product)
@@ -141,7 +142,6 @@ class PanelTiles<Machine, WeightFormat::kMXFP4> {
   }
 
  private:
-  static constexpr int64_t kStepBytes = 16 * 17;
   void start(int64_t panel, int64_t step) {
     panel_ = panel;
     step_ = step;
@@ -153,11 +153,12 @@ class PanelTiles<Machine, WeightFormat::kMXFP4> {
   }
   SLUICE_SIMD_INLINE void expand() {
     const int64_t p = panels_ == 2 ? done_ & 1 : 0, s = panels_ == 2 ? done_ >> 1 : done_;
-    const std::byte* step = product_.panels +
-                            static_cast<size_t>(panel_ + p) * product_.panel_bytes +
-                            (step_ + s) * kStepBytes;
-    for (int64_t line = 0; line < kStepBytes; line += 64) Machine::prefetch(step + line + kAhead);
-    Machine::expand_mxfp4(step, slots_[p][s] + filling_ * 64);
+    const std::byte* codes = product_.panels +
+                             static_cast<size_t>(panel_ + p) * product_.panel_bytes +
+                             Steps::at(step_ + s);
+    for (int64_t line = 0; line < Steps::kBytes; line += 64)
+      Machine::prefetch(codes + line + kAhead);
+    Steps::template expand<Machine>(codes, step_ + s, slots_[p][s] + filling_ * 64);
     ++done_;
   }
 
@@ -187,11 +188,12 @@ class TileProduct {
     for (int t = 0; t < 6; ++t) config.set(t, rows_.rows, 64);
     config.set(6, 16, 64);
     config.set(7, 16, 64);
-    if constexpr (format == WeightFormat::kMXFP4) {
+    if constexpr (is_expanded(format)) {
       if (rows_.count == 1) {
-        Mxfp4Stream<Machine>::configure(&config);
+        using Stream = ExpandedStream<Machine, format>;
+        Stream::configure(&config);
         Tiles tiles(config);
-        Mxfp4Stream<Machine> stream(product_, rows_.rows);
+        Stream stream(product_, rows_.rows);
         return stream.run(tiles);
       }
     }

@@ -1,10 +1,12 @@
-// quant_experts: an expert layer whose activations are quantised dynamically, as mojo_opset's
-// MojoQuantExperts: rows sorted by expert in, rows of the same order out.
+// quant_experts: an expert layer whose activations are quantised dynamically: with int8 and int4
+// weights as mojo_opset's MojoQuantExperts, with fp8 weights by MAX's rule of dynamic fp8. Rows
+// sorted by expert in, rows of the same order out.
 //
-//   quantize_rows(x, inv_smooth_up), kInt8, kRow       codes and one scale per row over all of D
-//   up = quant_matmul, rounded to `round`              [T, 2I], gate first
-//   a  = silu(gate) * up                               f32, not rounded
-//   quantize_rows(a, inv_smooth_down), kInt8, kRow     over all of I
+//   quantize_rows(x, inv_smooth_up)              codes and one scale per row, or per group of the
+//                                                weights; kInt8, or kE4m3 where the weights are fp8
+//   up = quant_matmul, rounded to `round`        [T, 2I], gate first
+//   a  = silu(gate) * up                         f32, not rounded
+//   quantize_rows(a, inv_smooth_down)            likewise
 //   out = quant_matmul, rounded to `round`
 // in one call that equals that chain bit for bit. No router weight is applied: combining is
 // moe_combine's.
@@ -36,12 +38,15 @@ struct QuantExpertsArgs {
   std::span<const QuantWeights*const> up, down;
   const float* inv_smooth_up = nullptr;
   const float* inv_smooth_down = nullptr;
+  bool group_scales = false;  // of x and a: one for every group of the weights, not every row
   RoundTo round = RoundTo::kBF16;
   MatrixF32 out;
 };
 struct QuantExpertsShape {
   int64_t max_rows = 0, experts = 0, d = 0, width = 0;
   int64_t up_group = 0, down_group = 0;  // 0: per channel
+  QuantCodes up = QuantCodes::kInt8, down = QuantCodes::kInt8;
+  bool group_scales = false;
 };
 size_t quant_experts_workspace_bytes(const QuantExpertsShape& shape);
 Status quant_experts(const ExecContext& context, const QuantExpertsArgs& args, Workspace workspace);

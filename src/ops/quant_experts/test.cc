@@ -23,7 +23,7 @@ struct Problem {
   int64_t d = 96, width = 80, up_group = 0, down_group = 0;
   std::vector<int32_t> counts = {3, 0, 5, 4};
   RoundTo round = RoundTo::kBF16;
-  bool smooth = true;
+  bool smooth = true, group_scales = false;
 };
 
 struct Call {
@@ -52,6 +52,7 @@ struct Call {
     args.up = up_pointers;
     args.down = down_pointers;
     if (p.smooth) args.inv_smooth_up = smooth_up.data(), args.inv_smooth_down = smooth_down.data();
+    args.group_scales = p.group_scales;
     args.round = p.round;
     args.out = out->view();
   }
@@ -59,15 +60,18 @@ struct Call {
                               Random& random) {
     static const std::unique_ptr<Device> device = make_cpu_device();
     std::vector<std::byte> codes(
-        static_cast<size_t>(layout == QuantLayout::kInt8 ? n * k : n * k / 2));
-    for (std::byte& b : codes) b = static_cast<std::byte>(random.below(256));
-    std::vector<float> scales(static_cast<size_t>(n * (group == 0 ? 1 : ceil_div(k, group))));
+        static_cast<size_t>(quant_layout_name(layout).starts_with("int4") ? n * k / 2 : n * k));
+    const bool fp8 = layout == QuantLayout::kFp8;  // without its NaNs
+    for (std::byte& b : codes) b = static_cast<std::byte>(random.below(fp8 ? 0x7f : 256));
+    const int64_t block = fp8 ? group : 1, rows = block == 0 ? 1 : ceil_div(n, block);
+    std::vector<float> scales(static_cast<size_t>(rows * (group == 0 ? 1 : ceil_div(k, group))));
     for (float& s : scales) s = round_to_bf16(static_cast<float>(0.001 + 0.01 * random.uniform()));
-    return pack_quant_weights(*device, {layout, codes, scales, n, k, group}).value();
+    return pack_quant_weights(*device, {layout, codes, scales, n, k, group, block, group}).value();
   }
   size_t bytes() const {
-    return quant_experts_workspace_bytes(
-        {t, static_cast<int64_t>(p.counts.size()), p.d, p.width, p.up_group, p.down_group});
+    return quant_experts_workspace_bytes({t, static_cast<int64_t>(p.counts.size()), p.d, p.width,
+                                          p.up_group, p.down_group, up[0].codes, down[0].codes,
+                                          p.group_scales});
   }
   Call& run(const Context& context) {
     Scratch scratch(bytes());
@@ -89,25 +93,31 @@ struct Call {
 Matrix chain(const Context& context, Call& c) {
   const int64_t t = c.t, width = c.p.width;
   Matrix up(t, 2 * width), act(t, width), out(t, c.p.d);
-  std::vector<float> scales(static_cast<size_t>(t));
   const auto linear = [&](ConstMatrixF32 x, const float* smooth,
                           std::span<const QuantWeights* const> w, int64_t group, MatrixF32 y) {
     std::vector<uint8_t> codes(static_cast<size_t>(t * x.cols));
+    const bool fp8 = w[0]->codes == QuantCodes::kFp8;
+    const int64_t groups = c.p.group_scales ? ceil_div(x.cols, w[0]->group) : 1;
+    std::vector<float> scales(static_cast<size_t>(t * groups));
     QuantizeRowsArgs q;
+    q.to = fp8 ? QuantizeTo::kE4m3 : QuantizeTo::kInt8;
+    q.scope = c.p.group_scales ? QuantizeScope::kGroup : QuantizeScope::kRow;
+    q.group = w[0]->group;
     q.x = x;
     q.inv_smooth = smooth;
     if (smooth != nullptr) q.counts = c.p.counts;
     q.codes = {codes.data(), t, x.cols, x.cols};
-    q.scales.data = scales.data();
+    q.scales = {scales.data(), groups, 1};
     EXPECT_TRUE(quantize_rows(context.exec, q).ok());
     QuantMatmulArgs a;
     a.x = {reinterpret_cast<const int8_t*>(codes.data()), t, x.cols, x.cols};
-    a.x_scale = scales.data();
+    a.x_scale = {scales.data(), groups, c.p.group_scales ? 1 : 0};
     a.counts = c.p.counts;
     a.experts = w;
     a.round = c.p.round;
     a.out = y;
-    Scratch scratch(quant_matmul_workspace_bytes(t, static_cast<int64_t>(w.size()), x.cols, group));
+    Scratch scratch(quant_matmul_workspace_bytes(t, static_cast<int64_t>(w.size()), x.cols, group,
+                                                 w[0]->codes));
     EXPECT_TRUE(quant_matmul(context.exec, a, scratch.workspace()).ok());
   };
   linear(c.args.x, c.args.inv_smooth_up, c.args.up, c.p.up_group, up.view());
@@ -132,6 +142,20 @@ const Problem kProblems[] = {
      RoundTo::kF16},
     {QuantLayout::kInt8, QuantLayout::kInt4KPairs, 48, 128, 40, 100, {1}, RoundTo::kF16, false},
     {QuantLayout::kInt8, QuantLayout::kInt8, 48, 32, 0, 0, {0, 70}, RoundTo::kF32, false},
+    {QuantLayout::kInt8,
+     QuantLayout::kInt4KPairs,
+     96,
+     80,
+     40,
+     32,
+     {3, 2},
+     RoundTo::kF32,
+     true,
+     true},
+    {QuantLayout::kFp8, QuantLayout::kFp8, 96, 80, 0, 0, {3, 0, 5}, RoundTo::kBF16, false},
+    {QuantLayout::kFp8, QuantLayout::kFp8, 300, 136, 128, 128, {40, 7}, RoundTo::kF32, false, true},
+    {QuantLayout::kFp8, QuantLayout::kFp8, 160, 96, 64, 0, {1, 9}, RoundTo::kF16, true, true},
+    {QuantLayout::kFp8, QuantLayout::kInt8, 160, 96, 64, 96, {1, 9}, RoundTo::kBF16},
 };
 
 TEST(QuantExperts, EqualsTheChainOfItsPiecesOnEveryIsa) {

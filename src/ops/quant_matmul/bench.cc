@@ -20,21 +20,24 @@ constexpr Problem kProblems[] = {
 
 class Operands {
  public:
-  Operands(const Problem& p, bool int8)
+  Operands(const Problem& p, std::string_view weight)
       : x_(bench::filled(static_cast<size_t>(p.t * p.k))),
         scales_(bench::filled(static_cast<size_t>(p.t) * 4)),
         out_(bench::filled(static_cast<size_t>(p.t * p.n) * 4)),
-        scratch_(bench::filled(quant_matmul_workspace_bytes(p.t, 1, p.k, p.group))) {
-    const QuantLayout layout = int8 ? QuantLayout::kInt8 : QuantLayout::kInt4RowPairs;
-    const std::vector<std::byte> codes(static_cast<size_t>(p.n * p.k / (int8 ? 1 : 2)),
+        scratch_(
+            bench::filled(quant_matmul_workspace_bytes(p.t, 1, p.k, p.group, QuantCodes::kFp8))) {
+    const QuantLayout layout = weight == "fp8"    ? QuantLayout::kFp8
+                               : weight == "int8" ? QuantLayout::kInt8
+                                                  : QuantLayout::kInt4RowPairs;
+    const std::vector<std::byte> codes(static_cast<size_t>(p.n * p.k / (weight == "int4" ? 2 : 1)),
                                        std::byte{0x3f});
     const std::vector<float> scales(
         static_cast<size_t>(p.n * (p.group == 0 ? 1 : ceil_div(p.k, p.group))), 0.5f);
-    weights_ =
-        pack_quant_weights(*bench::machine().device, {layout, codes, scales, p.n, p.k, p.group})
-            .value();
+    weights_ = pack_quant_weights(*bench::machine().device,
+                                  {layout, codes, scales, p.n, p.k, p.group, 1, p.group})
+                   .value();
     args_.x = {x_.as<int8_t>(), p.t, p.k, p.k};
-    args_.x_scale = scales_.as<float>();
+    args_.x_scale = {scales_.as<float>()};
     args_.experts = {&pointer_, 1};
     args_.out = {out_.as<float>(), p.t, p.n, p.n};
   }
@@ -55,7 +58,7 @@ class Operands {
 void declare(const Kernel<const QuantKernel>& row, const Problem& p) {
   if (row.isa == Isa::kReference && p.t > 16) return;  // minutes
   bench::declare(row.name, p.name, [row, p](benchmark::State& state) {
-    Operands in(p, row.weight == "int8");
+    Operands in(p, row.weight);
     bench::Work work;
     work.bytes = static_cast<double>(in.weight_bytes());
     work.operations = 2.0 * static_cast<double>(p.t * p.n * p.k);

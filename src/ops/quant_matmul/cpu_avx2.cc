@@ -1,6 +1,6 @@
 #include <cstring>
 
-#include "ops/quant_matmul/cpu.h"
+#include "ops/quant_matmul/cpu_fp8.h"
 #include "simd/avx2.h"
 
 namespace sluice {
@@ -68,7 +68,8 @@ struct QuantDots256 {
 }  // namespace simd
 
 using W = simd::QuantDots256<simd::Avx2>;
-const QuantKernel quant_matmul_int8_int8_avx2 = simd::kQuantKernel<W, 8>;
-const QuantKernel quant_matmul_int8_int4_avx2 = simd::kQuantKernel<W, 4>;
+const QuantKernel quant_matmul_int8_int8_avx2 = simd::kQuantKernel<W, QuantCodes::kInt8>;
+const QuantKernel quant_matmul_int8_int4_avx2 = simd::kQuantKernel<W, QuantCodes::kInt4>;
+const QuantKernel quant_matmul_fp8_fp8_avx2 = simd::kFp8Kernel<simd::Avx2>;
 
 }  // namespace sluice

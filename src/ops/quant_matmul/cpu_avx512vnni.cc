@@ -48,7 +48,7 @@ struct QuantDots512 {
 }  // namespace simd
 
 using W = simd::QuantDots512<simd::Avx512Vnni>;
-const QuantKernel quant_matmul_int8_int8_avx512vnni = simd::kQuantKernel<W, 8>;
-const QuantKernel quant_matmul_int8_int4_avx512vnni = simd::kQuantKernel<W, 4>;
+const QuantKernel quant_matmul_int8_int8_avx512vnni = simd::kQuantKernel<W, QuantCodes::kInt8>;
+const QuantKernel quant_matmul_int8_int4_avx512vnni = simd::kQuantKernel<W, QuantCodes::kInt4>;
 
 }  // namespace sluice

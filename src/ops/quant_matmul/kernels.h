@@ -5,6 +5,7 @@
 #include <span>
 
 #include "ops/quant_matmul/quant_matmul.h"
+#include "ops/quant_matmul/quant_panels.h"
 
 namespace sluice {
 
@@ -12,10 +13,9 @@ namespace sluice {
 struct QuantProduct {
   const int8_t* x = nullptr;
   int64_t x_stride = 0;
-  const float* x_scale = nullptr;
+  RowScales x_scale;
   int64_t rows = 0, n = 0, k = 0, group = 0;
-  int bits = 8;
-  // What prepare() makes of x, quant_prepared_bytes of a row after those of another.
+  // What prepare() makes of x, quant_row_bytes of a row after those of another.
   std::byte* prepared = nullptr;
   const std::byte* panels = nullptr;
   size_t panel_bytes = 0;
@@ -36,11 +36,5 @@ struct QuantKernel {
 template <class Fn>
 struct Kernel;  // ops/kernel_table.h
 std::span<const Kernel<const QuantKernel>> quant_kernels();
-
-// A prepared row is, for each group, an int32 correction, then the codes, padded: room for two
-// bytes of each.
-static inline int64_t quant_corrections_bytes(int64_t groups) {
-  return (groups * 4 + 63) / 64 * 64;
-}
 
 }  // namespace sluice

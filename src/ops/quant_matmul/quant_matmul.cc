@@ -18,8 +18,12 @@ constexpr Kernel<const QuantKernel> kKernels[] = {
 // Panels of one task: enough work for a worker, few enough to share among them.
 constexpr size_t kRangeBytes = size_t{256} << 10;
 
-int64_t prepared_bytes(int64_t k, int64_t group) {
-  return quant_corrections_bytes(quant_groups(k, group)) + 2 * quant_padded_k(k, group);
+struct Codes {
+  const char *in, *weight, *arith;
+};
+Codes names_of(QuantCodes codes) {
+  if (codes == QuantCodes::kFp8) return {"fp8", "fp8", "fp8_row"};
+  return {"int8", codes == QuantCodes::kInt8 ? "int8" : "int4", "int8_row"};
 }
 
 Status check_counts(const QuantMatmulArgs& a) {
@@ -51,11 +55,13 @@ const QuantWeights* first_of(const QuantMatmulArgs& a) {
 Status check(const QuantMatmulArgs& a, const QuantWeights& w) {
   for (size_t e = 0; e < a.experts.size(); ++e) {
     const QuantWeights* o = a.experts[e];
-    if (o != nullptr && (o->n != w.n || o->k != w.k || o->bits != w.bits || o->group != w.group))
+    if (o != nullptr && (o->n != w.n || o->k != w.k || o->codes != w.codes || o->group != w.group))
       return invalid_argument(
-          "quant_matmul: experts[{}]: expected [N, K] = [{}, {}] of {} bits, group {}, as the "
-          "first, got [{}, {}] of {} bits, group {}",
-          e, w.n, w.k, w.bits, w.group, o->n, o->k, o->bits, o->group);
+          "quant_matmul: experts[{}]: expected [N, K] = [{}, {}] of {}, group {}, as the first, "
+          "got "
+          "[{}, {}] of {}, group {}",
+          e, w.n, w.k, names_of(w.codes).weight, w.group, o->n, o->k, names_of(o->codes).weight,
+          o->group);
   }
   if (a.counts.empty() && (a.experts.size() != 1 || a.experts[0] == nullptr))
     return invalid_argument("quant_matmul: counts: expected [E] = [{}] of several experts",
@@ -64,7 +70,7 @@ Status check(const QuantMatmulArgs& a, const QuantWeights& w) {
     return invalid_argument(
         "quant_matmul: x: expected [T, K] = [{}, {}], got [{}, {}] with row stride {}", a.x.rows,
         w.k, a.x.rows, a.x.cols, a.x.stride);
-  if (a.x_scale == nullptr) return invalid_argument("quant_matmul: x_scale: is missing");
+  if (a.x_scale.data == nullptr) return invalid_argument("quant_matmul: x_scale: is missing");
   if (a.out.data == nullptr || a.out.rows != a.x.rows || a.out.cols != w.n || a.out.stride < w.n)
     return invalid_argument(
         "quant_matmul: out: expected [T, N] = [{}, {}], got [{}, {}] with row stride {}", a.x.rows,
@@ -78,15 +84,15 @@ QuantProduct product_of(const QuantMatmulArgs& a, const QuantWeights& w, std::by
   QuantProduct p;
   p.x = a.x.row(start);
   p.x_stride = a.x.stride;
-  p.x_scale = a.x_scale + start;
+  p.x_scale = a.x_scale;
+  p.x_scale.data += start * a.x_scale.row_stride;
   p.rows = rows;
   p.n = w.n;
   p.k = w.k;
   p.group = w.group;
-  p.bits = w.bits;
-  p.prepared = prepared + start * prepared_bytes(w.k, w.group);
+  p.prepared = prepared + start * quant_row_bytes(w.codes, w.k, w.group);
   p.panels = w.data;
-  p.panel_bytes = quant_panel_bytes(w.bits, w.k, w.group);
+  p.panel_bytes = quant_panel_bytes(w.codes, w.k, w.group);
   p.round = a.round;
   p.out = a.out.row(start);
   p.out_stride = a.out.stride;
@@ -99,10 +105,11 @@ std::span<const Kernel<const QuantKernel>> quant_kernels() {
   return kKernels;
 }
 
-size_t quant_matmul_workspace_bytes(int64_t max_rows, int64_t experts, int64_t k, int64_t group) {
+size_t quant_matmul_workspace_bytes(int64_t max_rows, int64_t experts, int64_t k, int64_t group,
+                                    QuantCodes codes) {
   if (group == 0) group = k;
   return WorkspaceCarver::padded(static_cast<size_t>(experts + 1) * sizeof(int64_t)) +
-         WorkspaceCarver::padded(static_cast<size_t>(max_rows * prepared_bytes(k, group)));
+         WorkspaceCarver::padded(static_cast<size_t>(max_rows * quant_row_bytes(codes, k, group)));
 }
 
 Status quant_matmul(const ExecContext& context, const QuantMatmulArgs& args, Workspace workspace) {
@@ -111,17 +118,18 @@ Status quant_matmul(const ExecContext& context, const QuantMatmulArgs& args, Wor
   if (first == nullptr) return invalid_argument("quant_matmul: experts: expected one or more");
   const QuantWeights& w = *first;
   SLUICE_RETURN_IF_ERROR(check(args, w));
-  const auto* kernel = select_kernel(quant_kernels(), context.isa, "int8",
-                                     w.bits == 8 ? "int8" : "int4", "int8_row");
+  const Codes names = names_of(w.codes);
+  const auto* kernel =
+      select_kernel(quant_kernels(), context.isa, names.in, names.weight, names.arith);
   if (kernel == nullptr) return no_kernel("quant_matmul", context.isa);
   const auto experts = static_cast<int64_t>(args.experts.size());
   WorkspaceCarver carver(workspace);
   auto* starts = carver.take<int64_t>(experts + 1);
-  auto* prepared = carver.take<std::byte>(args.x.rows * prepared_bytes(w.k, w.group));
+  auto* prepared = carver.take<std::byte>(args.x.rows * quant_row_bytes(w.codes, w.k, w.group));
   if (starts == nullptr || prepared == nullptr)
-    return invalid_argument("quant_matmul: workspace: expected {} bytes, got {}",
-                            quant_matmul_workspace_bytes(args.x.rows, experts, w.k, w.group),
-                            workspace.bytes);
+    return invalid_argument(
+        "quant_matmul: workspace: expected {} bytes, got {}",
+        quant_matmul_workspace_bytes(args.x.rows, experts, w.k, w.group, w.codes), workspace.bytes);
   starts[0] = 0;
   for (int64_t e = 0; e < experts; ++e)
     starts[e + 1] =

@@ -1,7 +1,8 @@
-// MXFP4 panels times one tile of rows: decode, and experts of few rows. Every expanded tile is used
-// once, so expanding is what there is to do; everything else has to fit beside it. Four panels at a
-// time, each with sums of its own, because a product waits for the one before it into the same
-// sums; two steps of each are expanded while the two before them are multiplied, tile by tile.
+// Panels of MXFP4 and fp8 times one tile of rows: decode, and experts of few rows. Every expanded
+// tile is used once, so expanding is what there is to do; everything else has to fit beside it.
+// Four panels at a time, each with sums of its own, because a product waits for the one before it
+// into the same sums; two steps of each are expanded while the two before them are multiplied, tile
+// by tile.
 //
 // Include only from tiles.h.
 #pragma once
@@ -9,15 +10,43 @@
 #include "ops/matmul/panels.h"
 #include "simd/amx.h"
 #include "simd/math.h"
+#include "weights/fp8_panels.h"
 
 namespace sluice::simd {
 
-template <class Machine>
-class Mxfp4Stream {
+// Formats whose steps of 32 k become tiles just before their use.
+constexpr bool is_expanded(WeightFormat format) {
+  return format == WeightFormat::kMXFP4 || format == WeightFormat::kFP8;
+}
+// Where the codes of a step begin in a panel, how many bytes follow, and their tile.
+template <WeightFormat format>
+struct ExpandedSteps;
+template <>
+struct ExpandedSteps<WeightFormat::kMXFP4> {
+  static constexpr int64_t kBytes = 16 * 17;
+  SLUICE_SIMD_INLINE static int64_t at(int64_t step) { return step * kBytes; }
+  template <class Machine>
+  SLUICE_SIMD_INLINE static void expand(const std::byte* codes, int64_t, std::byte* tile) {
+    Machine::expand_mxfp4(codes, tile);
+  }
+};
+template <>
+struct ExpandedSteps<WeightFormat::kFP8> {
+  static constexpr int64_t kBytes = 32 * 16;
+  SLUICE_SIMD_INLINE static int64_t at(int64_t step) { return fp8_codes_at(32 * step); }
+  template <class Machine>
+  SLUICE_SIMD_INLINE static void expand(const std::byte* codes, int64_t step, std::byte* tile) {
+    Machine::expand_fp8(codes, codes - (at(step) - fp8_scales_at(32 * step)), tile);
+  }
+};
+
+template <class Machine, WeightFormat format>
+class ExpandedStream {
  public:
   using Tiles = typename Machine::Tiles;
+  using Steps = ExpandedSteps<format>;
 
-  Mxfp4Stream(const PanelProduct& product, int64_t tile_rows)
+  ExpandedStream(const PanelProduct& product, int64_t tile_rows)
       : product_(product), steps_((product.k + 31) / 32), a_step_(tile_rows * 64) {}
   // Tile 4 holds rows, 5 to 7 panels in turns.
   static void configure(TileConfig* config) {
@@ -43,9 +72,9 @@ class Mxfp4Stream {
 
  private:
   static constexpr int64_t kPanels = 4, kSteps = 2;
-  static constexpr int64_t kStepBytes = 16 * 17;
-  // Of each panel. On two cores that read 15.3 GB/s each, 2 KiB ahead expand 14.7 GB/s, 4 KiB 15.4,
-  // 8 KiB 14.0.
+  static_assert(kFp8Block / 32 % kSteps == 0);  // a piece lies within one block of scales
+  // Of each panel. On two cores that read 15.3 GB/s each, 2 KiB ahead expand 14.7 GB/s of MXFP4, 4
+  // KiB 15.4, 8 KiB 14.0.
   static constexpr int64_t kAhead = 4096;
   // The two pieces alternate line by line in memory: a tile load whose address agrees in the low 12
   // bits with a store that is still under way waits for it, and the stores under way cover more
@@ -67,9 +96,9 @@ class Mxfp4Stream {
     p.step = step;
     p.panels = left < 0 ? 0 : left < kPanels ? left : kPanels;
     p.steps = steps_ - step < kSteps ? steps_ - step : kSteps;
-    p.at = product_.panels + panel * bytes + step * kStepBytes;
+    p.at = product_.panels + panel * bytes + Steps::at(step);
     // Behind a panel comes the one kPanels later.
-    p.ahead = step * kStepBytes + kAhead < bytes ? kAhead : kAhead + (kPanels - 1) * bytes;
+    p.ahead = Steps::at(step) + kAhead < bytes ? kAhead : kAhead + (kPanels - 1) * bytes;
     return p;
   }
 
@@ -77,11 +106,11 @@ class Mxfp4Stream {
     return slots_ + (t * kPanels + p) * kTileRoom + turn * 64;
   }
   SLUICE_SIMD_INLINE void expand(const Piece& piece, int64_t p, int64_t t, int turn) {
-    const std::byte* step =
-        piece.at + p * static_cast<int64_t>(product_.panel_bytes) + t * kStepBytes;
-    for (int64_t line = 0; line < kStepBytes; line += 64)
-      Machine::prefetch(step + line + piece.ahead);
-    Machine::expand_mxfp4(step, slot(p, t, turn));
+    const std::byte* codes =
+        piece.at + p * static_cast<int64_t>(product_.panel_bytes) + t * Steps::kBytes;
+    for (int64_t line = 0; line < Steps::kBytes; line += 64)
+      Machine::prefetch(codes + line + piece.ahead);
+    Steps::template expand<Machine>(codes, piece.step + t, slot(p, t, turn));
   }
 
   template <bool kWhole, int p>
