@@ -24,8 +24,8 @@ namespace sluice {
 inline constexpr int kWarp = 32;
 inline constexpr int kScanScratch = kWarp + 1;  // values, of exclusive_scan
 
-// A value at an address aligned for it, in memory that holds other types elsewhere: panels of
-// weights, shared memory.
+// A value in memory that holds other types elsewhere: panels of weights, shared memory. On a GPU at
+// an address that is aligned for it.
 template <class T>
 SLUICE_HD inline T load_as(const void* at) {
 #if defined(__CUDA_ARCH__)

@@ -76,20 +76,17 @@ class Operands {
 
 void declare(const Kernel<const PanelKernel>& row, int64_t t) {
   const Arith arith = arith_from_name(row.arith).value();
-  std::string name = "grouped_" + std::string(row.name) + "/glu_t" + std::to_string(t);
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [row, arith, t](benchmark::State& state) {
-                                 Operands in(format_of(row.weight), t);
-                                 bench::Work work;
-                                 work.bytes = in.bytes();
-                                 work.operations = 2.0 * static_cast<double>(t * kK) *
-                                                   static_cast<double>(kD * 2 * kI);
-                                 work.notes = "1 pass over the weights of experts with rows";
-                                 // ops/matmul/bench.cc has their ratios to the reference.
-                                 bench::run(state, work, 0, [&] { in.run(row.isa, arith); });
-                               })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare("grouped_" + std::string(row.name), std::string("glu_t") + std::to_string(t),
+                 [row, arith, t](benchmark::State& state) {
+                   Operands in(format_of(row.weight), t);
+                   bench::Work work;
+                   work.bytes = in.bytes();
+                   work.operations =
+                       2.0 * static_cast<double>(t * kK) * static_cast<double>(kD * 2 * kI);
+                   work.notes = "1 pass over the weights of experts with rows";
+                   // ops/matmul/bench.cc has their ratios to the reference.
+                   bench::run(state, work, 0, [&] { in.run(row.isa, arith); });
+                 });
 }
 
 }  // namespace

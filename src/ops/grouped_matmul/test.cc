@@ -93,12 +93,7 @@ Matrix chain(const Context& context, Operands& in, Arith arith) {
   return out;
 }
 
-class GroupedMatmulRow : public ::testing::TestWithParam<Row> {
- protected:
-  void SetUp() override { SLUICE_SKIP_UNLESS_RUNNABLE(GetParam()); }
-  WeightFormat format() const { return test::format_named(GetParam().weight); }
-  Arith arith() const { return test::arith_named(GetParam().arith); }
-};
+class GroupedMatmulRow : public test::PanelRow {};
 
 TEST_P(GroupedMatmulRow, EqualsTheReferenceAndTheChain) {
   Random random(61);

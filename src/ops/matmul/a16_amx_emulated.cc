@@ -1,21 +1,15 @@
 // The tiles of mode a16 over emulated tiles: what cpu_a16_amx.cc does, on any machine, for tests.
 #include <cstring>
 
-#include "base/fp.h"
 #include "ops/matmul/a16_tiles.h"
 #include "ops/matmul/block_values.h"
+#include "ops/matmul/emulated_machine.h"
 #include "ops/matmul/kernels.h"
 
 namespace sluice {
 namespace {
 
-struct Machine {
-  using Tiles = simd::EmulatedTiles;
-  static void prefetch(const std::byte*) {}
-  static void prefetch_l2(const std::byte*) {}
-  static void round_step(const float* x, int64_t count, uint16_t* out) {
-    for (int64_t i = 0; i < 32; ++i) out[i] = i < count ? bf16(x[i]).bits : 0;
-  }
+struct Machine : EmulatedMachine {
   template <WeightFormat format>
   static void expand(const std::byte* panel, int64_t k, int64_t block, int64_t g, std::byte* tile) {
     for (int64_t c = 0; c < 16; ++c) {
@@ -34,9 +28,7 @@ struct Machine {
   const PanelKernel matmul_bf16_##name##_amx_emulated = {                                \
       simd::prepare_tiles<Machine>, simd::multiply_tiles<Machine, WeightFormat::format>, \
       store_tile_reference};
-#include "ops/matmul/block_formats.inc"
-SLUICE_BLOCK_FORMAT(int4, kInt4)
-SLUICE_BLOCK_FORMAT(int8, kInt8)
+#include "ops/matmul/a16_formats.inc"
 #undef SLUICE_BLOCK_FORMAT
 
 }  // namespace sluice

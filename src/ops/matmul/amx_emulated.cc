@@ -1,21 +1,13 @@
 // The AMX rows over emulated tiles: what cpu_amx.cc does, on any machine, for tests.
 #include <cstring>
 
-#include "base/fp.h"
+#include "ops/matmul/emulated_machine.h"
 #include "ops/matmul/kernels.h"
-#include "ops/matmul/tiles.h"
 
 namespace sluice {
 namespace {
 
-struct Machine {
-  using Tiles = simd::EmulatedTiles;
-  static void prefetch(const std::byte*) {}
-  static void prefetch_l2(const std::byte*) {}
-
-  static void round_step(const float* x, int64_t count, uint16_t* out) {
-    for (int64_t i = 0; i < 32; ++i) out[i] = i < count ? bf16(x[i]).bits : 0;
-  }
+struct Machine : EmulatedMachine {
   static void expand_mxfp4(const std::byte* step, std::byte* tile) {
     for (int i = 0; i < 256; ++i) {
       const float scale = e8m0_to_f32(static_cast<uint8_t>(step[i % 16]));

@@ -66,21 +66,15 @@ double reference_seconds(const Problem& p, WeightFormat format, Arith arith) {
 }
 
 void declare(const Kernel<const PanelKernel>& row, const Problem& p) {
-  const std::string name = std::string(row.name) + "/" + p.name;
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [row, p](benchmark::State& state) {
-                                 const WeightFormat format = format_of(row.weight);
-                                 const Arith arith = arith_from_name(row.arith).value();
-                                 Operands in(p, format);
-                                 bench::Work work;
-                                 work.bytes = in.bytes();
-                                 work.operations = 2.0 * static_cast<double>(p.t * p.n) *
-                                                   static_cast<double>(p.k);
-                                 bench::run(state, work, reference_seconds(p, format, arith),
-                                            [&] { in.run(row.isa, arith); });
-                               })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  bench::declare(row.name, p.name, [row, p](benchmark::State& state) {
+    const WeightFormat format = format_of(row.weight);
+    const Arith arith = arith_from_name(row.arith).value();
+    Operands in(p, format);
+    bench::Work work;
+    work.bytes = in.bytes();
+    work.operations = 2.0 * static_cast<double>(p.t * p.n) * static_cast<double>(p.k);
+    bench::run(state, work, reference_seconds(p, format, arith), [&] { in.run(row.isa, arith); });
+  });
 }
 
 }  // namespace

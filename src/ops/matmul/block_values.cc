@@ -1,23 +1,17 @@
 #include "ops/matmul/block_values.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "base/fp.h"
+#include "device/block.h"
 #include "weights/block_panels.h"
 #include "weights/int_panels.h"
 
 namespace sluice {
 namespace {
 
-template <class T>
-T load(const std::byte* p) {
-  T v;
-  std::memcpy(&v, p, sizeof(T));
-  return v;
-}
 float load_f16(const std::byte* p) {
-  return f16_to_f32(load<uint16_t>(p));
+  return f16_to_f32(load_as<uint16_t>(p));
 }
 int32_t bits_of(uint32_t word, int64_t at, int bits) {
   return static_cast<int32_t>(word >> at & ((1u << bits) - 1));
@@ -27,7 +21,7 @@ GroupColumn read_int8(const std::byte* panel, int64_t block, int64_t c, int64_t 
   const int64_t each = block / kIntGroup;
   const std::byte* p = panel + g / each * int8_block_bytes(each);
   GroupColumn out;
-  out.scale = load<float>(p + 4 * c);
+  out.scale = load_as<float>(p + 4 * c);
   const std::byte* codes = p + kInt8CodesAt + g % each * kInt8GroupBytes;
   for (int64_t i = 0; i < 32; ++i)
     out.value[i] = static_cast<int32_t>(codes[i / 4 * 64 + 4 * c + i % 4]) - 128;
@@ -45,10 +39,10 @@ GroupColumn read_int4(const std::byte* panel, int64_t k, int64_t block, int64_t 
   const int64_t left = int_groups(k) - first, groups = left < each ? left : each;
   const std::byte* p = panel + g / each * int4_block_bytes(each);
   GroupColumn out;
-  out.scale = static_cast<float>(bf16::from_bits(load<uint16_t>(p + 2 * c)));
-  const auto eight = load<uint32_t>(p + kInt4MultiplierAt + at / 8 * 64 + 4 * c);
+  out.scale = static_cast<float>(bf16::from_bits(load_as<uint16_t>(p + 2 * c)));
+  const auto eight = load_as<uint32_t>(p + kInt4MultiplierAt + at / 8 * 64 + 4 * c);
   out.multiplier[0] = out.multiplier[1] = bits_of(eight, at % 8 * 4, 4);
-  const int32_t zero = (load<uint16_t>(p + kInt4ZeroAt + 2 * at) >> c & 1) != 0 ? 7 : 8;
+  const int32_t zero = (load_as<uint16_t>(p + kInt4ZeroAt + 2 * at) >> c & 1) != 0 ? 7 : 8;
   const std::byte* codes = p + int4_codes_at(groups) + at * kInt4GroupBytes;
   for (int64_t i = 0; i < 32; ++i) out.value[i] = nibble(codes, c, i) - zero;
   return out;
@@ -82,8 +76,9 @@ void read_scales(BlockTraits t, const std::byte* p, int64_t c, int64_t g, GroupC
       out->scale = load_f16(p + 2 * c);
       out->has_min = true;
       out->min = load_f16(p + kMinAt + 2 * c);
-      const auto low = load<uint32_t>(p + 64 + 4 * c), low_min = load<uint32_t>(p + 128 + 4 * c);
-      const auto high = load<uint32_t>(p + 192 + 4 * c);
+      const auto low = load_as<uint32_t>(p + 64 + 4 * c),
+                 low_min = load_as<uint32_t>(p + 128 + 4 * c);
+      const auto high = load_as<uint32_t>(p + 192 + 4 * c);
       out->multiplier[0] = bits_of(low, 4 * g, 4) | bits_of(high, 2 * g, 2) << 4;
       out->multiplier[1] = out->multiplier[0];
       out->min_multiplier = bits_of(low_min, 4 * g, 4) | bits_of(high, 16 + 2 * g, 2) << 4;

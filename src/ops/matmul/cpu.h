@@ -332,37 +332,28 @@ void multiply_block(const PanelProduct& product, int64_t row, const float* x) {
   }
 }
 
-template <class V, WeightFormat format, Arith arith>
-void multiply(const PanelProduct& product) {
+template <int... R, class Call>
+SLUICE_SIMD_INLINE void call_with(int64_t value, const Call& call) {
+  static_cast<void>(((value == R ? (call.template operator()<R>(), true) : false) || ...));
+}
+
+// block.operator()<R>(row, x) for each block of R rows: its first row, and where it is prepared.
+template <class V, Arith arith, class Block>
+SLUICE_SIMD_INLINE void for_row_blocks(const PanelProduct& product, const Block& block) {
   const int64_t padded_k = (product.k + kStepK - 1) / kStepK * kStepK;
   int64_t rows = 0;
   for (int64_t row = 0; row < product.row_count; row += rows) {
     rows = Blocking<V, arith>::next_rows(product.row_count - row);
     const float* x = product.prepared + row * padded_k;
-    switch (rows) {
-      case 1:
-        multiply_block<V, format, arith, 1>(product, row, x);
-        break;
-      case 2:
-        multiply_block<V, format, arith, 2>(product, row, x);
-        break;
-      case 3:
-        multiply_block<V, format, arith, 3>(product, row, x);
-        break;
-      case 4:
-        multiply_block<V, format, arith, 4>(product, row, x);
-        break;
-      case 6:
-        multiply_block<V, format, arith, 6>(product, row, x);
-        break;
-      case 8:
-        multiply_block<V, format, arith, 8>(product, row, x);
-        break;
-      default:
-        multiply_block<V, format, arith, 12>(product, row, x);
-        break;
-    }
+    call_with<1, 2, 3, 4, 6, 8, 12>(rows, [&]<int R>() { block.template operator()<R>(row, x); });
   }
+}
+
+template <class V, WeightFormat format, Arith arith>
+void multiply(const PanelProduct& product) {
+  for_row_blocks<V, arith>(product, [&]<int R>(int64_t row, const float* x) {
+    multiply_block<V, format, arith, R>(product, row, x);
+  });
 }
 
 // 16 values of one row from k on, zeros past K.

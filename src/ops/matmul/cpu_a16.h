@@ -225,35 +225,9 @@ void a16_block(const PanelProduct& product, int64_t row, const float* x, DecodeG
 template <class V, WeightFormat format, Arith arith>
 void multiply_a16(const PanelProduct& product) {
   DecodeGroup* decode = decode_group<V, format, arith == Arith::kBf16Tile>;
-  const int64_t padded_k = (product.k + kStepK - 1) / kStepK * kStepK;
-  int64_t rows = 0;
-  for (int64_t row = 0; row < product.row_count; row += rows) {
-    rows = Blocking<V, arith>::next_rows(product.row_count - row);
-    const float* x = product.prepared + row * padded_k;
-    switch (rows) {
-      case 1:
-        a16_block<V, arith, 1>(product, row, x, decode);
-        break;
-      case 2:
-        a16_block<V, arith, 2>(product, row, x, decode);
-        break;
-      case 3:
-        a16_block<V, arith, 3>(product, row, x, decode);
-        break;
-      case 4:
-        a16_block<V, arith, 4>(product, row, x, decode);
-        break;
-      case 6:
-        a16_block<V, arith, 6>(product, row, x, decode);
-        break;
-      case 8:
-        a16_block<V, arith, 8>(product, row, x, decode);
-        break;
-      default:
-        a16_block<V, arith, 12>(product, row, x, decode);
-        break;
-    }
-  }
+  for_row_blocks<V, arith>(product, [&]<int R>(int64_t row, const float* x) {
+    a16_block<V, arith, R>(product, row, x, decode);
+  });
 }
 
 template <class V, WeightFormat format, Arith arith>

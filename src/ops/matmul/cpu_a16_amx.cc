@@ -8,14 +8,7 @@ namespace {
 
 using V = simd::Amx;
 
-struct Machine {
-  using Tiles = V::Tiles;
-  SLUICE_SIMD_INLINE static void prefetch(const std::byte* p) { V::prefetch(p); }
-  SLUICE_SIMD_INLINE static void prefetch_l2(const std::byte* p) { V::prefetch_l2(p); }
-  static void round_step(const float* x, int64_t count, uint16_t* out) {
-    V::store_bf16(out, V::load_n(x, count));
-    V::store_bf16(out + 16, V::load_n(x + 16, count - 16));
-  }
+struct Machine : simd::TileMachine<V> {
   template <WeightFormat format>
   static void expand(const std::byte* panel, int64_t k, int64_t block, int64_t g, std::byte* tile) {
     alignas(64) float w[32 * 16];
@@ -34,9 +27,7 @@ struct Machine {
   const PanelKernel matmul_bf16_##name##_amx = {                                         \
       simd::prepare_tiles<Machine>, simd::multiply_tiles<Machine, WeightFormat::format>, \
       simd::store<V>};
-#include "ops/matmul/block_formats.inc"
-SLUICE_BLOCK_FORMAT(int4, kInt4)
-SLUICE_BLOCK_FORMAT(int8, kInt8)
+#include "ops/matmul/a16_formats.inc"
 #undef SLUICE_BLOCK_FORMAT
 
 }  // namespace sluice

@@ -10,9 +10,7 @@ using V = simd::Avx512;
       simd::kA16Kernel<V, WeightFormat::format, Arith::kF32Fma>; \
   const PanelKernel matmul_bf16_##name##_avx512 =                \
       simd::kA16Kernel<V, WeightFormat::format, Arith::kBf16Tile>;
-#include "ops/matmul/block_formats.inc"
-SLUICE_BLOCK_FORMAT(int4, kInt4)
-SLUICE_BLOCK_FORMAT(int8, kInt8)
+#include "ops/matmul/a16_formats.inc"
 #undef SLUICE_BLOCK_FORMAT
 
 }  // namespace sluice

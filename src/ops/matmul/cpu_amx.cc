@@ -50,17 +50,7 @@ constexpr PairIndex make_pairs() {
 }
 constexpr PairIndex kPairs = make_pairs();
 
-struct Machine {
-  using Tiles = V::Tiles;
-  // Inlined by force: V::prefetch says what GCC 12 makes of it otherwise.
-  SLUICE_SIMD_INLINE static void prefetch(const std::byte* p) { V::prefetch(p); }
-  SLUICE_SIMD_INLINE static void prefetch_l2(const std::byte* p) { V::prefetch_l2(p); }
-
-  static void round_step(const float* x, int64_t count, uint16_t* out) {
-    V::store_bf16(out, V::load_n(x, count));
-    V::store_bf16(out + 16, V::load_n(x + 16, count - 16));
-  }
-
+struct Machine : simd::TileMachine<V> {
   SLUICE_SIMD_INLINE static void expand_mxfp4(const std::byte* step, std::byte* tile) {
     const __m512i scale = V::load_u8(step);
     const __mmask16 odd = _mm512_cmpgt_epu32_mask(V::subi(scale, V::seti(kLowScale)),

@@ -49,10 +49,8 @@ int64_t legal_k(WeightFormat format, int64_t k) {
   return format == WeightFormat::kMXFP4 ? round_up(k, 32) : k;
 }
 
-class GroupRow : public ::testing::TestWithParam<Row> {
+class GroupRow : public test::PanelRow {
  protected:
-  void SetUp() override { SLUICE_SKIP_UNLESS_RUNNABLE(GetParam()); }
-  WeightFormat format() const { return test::format_named(GetParam().weight); }
   void compare(int64_t t, int64_t n, int64_t any_k, uint64_t seed) {
     Random random(seed);
     const int64_t k = legal_k(format(), any_k);

@@ -3,7 +3,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/fp.h"
+#include "device/block.h"
+#include "ops/matmul/emulated_machine.h"
 #include "ops/matmul/int_reference.h"
 #include "ops/matmul/int_tiles.h"
 #include "ops/matmul/kernels.h"
@@ -13,24 +14,14 @@ namespace {
 
 using enum WeightFormat;
 
-template <class T>
-T load(const std::byte* p) {
-  T v;
-  std::memcpy(&v, p, sizeof(T));
-  return v;
-}
-
-struct Machine {
-  using Tiles = simd::EmulatedTiles;
-  static void prefetch(const std::byte*) {}
-
+struct Machine : EmulatedMachine {
   static void expand_int4(const std::byte* block, int64_t g, const std::byte* codes,
                           std::byte* out) {
     for (int64_t i = 0; i < 256; ++i) {
       const int64_t line = i / 64, c = i % 64 / 4, k = i % 4;
-      const auto multipliers = load<uint32_t>(block + kInt4MultiplierAt + g / 8 * 64 + 4 * c);
+      const auto multipliers = load_as<uint32_t>(block + kInt4MultiplierAt + g / 8 * 64 + 4 * c);
       const auto multiplier = static_cast<int>(multipliers >> (g % 8 * 4) & 15);
-      const auto zeros = load<uint16_t>(block + kInt4ZeroAt + 2 * g);
+      const auto zeros = load_as<uint16_t>(block + kInt4ZeroAt + 2 * g);
       const int zero = (zeros >> c & 1) != 0 ? 7 : 8;
       const auto pair = static_cast<int>(codes[i]);
       std::byte* row = out + line * 128 + 4 * c + k;
@@ -47,8 +38,8 @@ struct Machine {
       for (int64_t c = 0; c < 16; ++c) {
         const float w =
             format == kInt4
-                ? static_cast<float>(bf16::from_bits(load<uint16_t>(weight_scales + 2 * c)))
-                : load<float>(weight_scales + 4 * c);
+                ? static_cast<float>(bf16::from_bits(load_as<uint16_t>(weight_scales + 2 * c)))
+                : load_as<float>(weight_scales + 4 * c);
         const int32_t* at = sums + r * stride + c;
         auto sum = static_cast<uint32_t>(at[0]);
         if (format == kInt8)

@@ -104,10 +104,8 @@ void fill_rows(Matrix& x, Random& random) {
   }
 }
 
-class IntRow : public ::testing::TestWithParam<Row> {
+class IntRow : public test::PanelRow {
  protected:
-  void SetUp() override { SLUICE_SKIP_UNLESS_RUNNABLE(GetParam()); }
-  WeightFormat format() const { return test::format_named(GetParam().weight); }
   void compare(int64_t t, int64_t n, int64_t k, int64_t block, uint64_t seed) {
     Random random(seed);
     Context got_context(GetParam().isa, static_cast<int>(random.below(3)));

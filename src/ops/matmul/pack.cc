@@ -6,6 +6,7 @@
 
 #include "base/float_env.h"
 #include "base/fp.h"
+#include "device/block.h"
 #include "ops/matmul/block_values.h"
 #include "ops/matmul/pack_fp8.h"
 #include "ops/matmul/pack_target.h"
@@ -38,25 +39,18 @@ bool is_packable(DType dtype) {
          dtype == DType::kF8E4M3 || dtype == DType::kF8E5M2;
 }
 
-template <class T>
-T load(const std::byte* p) {
-  T v;
-  std::memcpy(&v, p, sizeof(T));
-  return v;
-}
-
 float widen(DType dtype, const std::byte* p) {
   switch (dtype) {
     case DType::kF32:
-      return load<float>(p);
+      return load_as<float>(p);
     case DType::kF16:
-      return f16_to_f32(load<uint16_t>(p));
+      return f16_to_f32(load_as<uint16_t>(p));
     case DType::kBF16:
-      return static_cast<float>(bf16::from_bits(load<uint16_t>(p)));
+      return static_cast<float>(bf16::from_bits(load_as<uint16_t>(p)));
     case DType::kF8E4M3:
-      return e4m3_to_f32(load<uint8_t>(p));
+      return e4m3_to_f32(load_as<uint8_t>(p));
     default:
-      return e5m2_to_f32(load<uint8_t>(p));
+      return e5m2_to_f32(load_as<uint8_t>(p));
   }
 }
 
@@ -351,8 +345,8 @@ float packed_element(const PackedMatrix& w, int64_t n, int64_t k) {
   const int64_t c = unit % kColumns;
   if (w.layout == WeightLayout::kRowMajor) {
     const auto at = static_cast<size_t>(n * w.k + k);
-    if (w.format == WeightFormat::kF32) return load<float>(w.data + at * 4);
-    const auto bits = load<uint16_t>(w.data + at * 2);
+    if (w.format == WeightFormat::kF32) return load_as<float>(w.data + at * 4);
+    const auto bits = load_as<uint16_t>(w.data + at * 2);
     return w.format == WeightFormat::kF16 ? f16_to_f32(bits)
                                           : static_cast<float>(bf16::from_bits(bits));
   }
@@ -360,10 +354,10 @@ float packed_element(const PackedMatrix& w, int64_t n, int64_t k) {
   if (is_int_format(w.format) || is_block_format(w.format))
     return read_group(w.format, p, w.k, w.block, c, k / kGroupK).weight(k % kGroupK);
   if (w.format == WeightFormat::kFP8) return fp8_element(p, c, k);
-  if (w.format == WeightFormat::kF32) return load<float>(p + (k * kColumns + c) * 4);
+  if (w.format == WeightFormat::kF32) return load_as<float>(p + (k * kColumns + c) * 4);
   if (w.format == WeightFormat::kBF16)
     return static_cast<float>(
-        bf16::from_bits(load<uint16_t>(p + ((k / 2 * kColumns + c) * 2 + (k & 1)) * 2)));
+        bf16::from_bits(load_as<uint16_t>(p + ((k / 2 * kColumns + c) * 2 + (k & 1)) * 2)));
   return mxfp4_element(p, c, k);
 }
 

@@ -1,21 +1,14 @@
 // Scalar truth of ariths `int` and `int16`, from x and the panels as they are.
 #include <cmath>
-#include <cstring>
 
 #include "base/fp.h"
+#include "device/block.h"
 #include "ops/matmul/int_reference.h"
 #include "ops/matmul/reference_loop.h"
 #include "weights/int_panels.h"
 
 namespace sluice {
 namespace {
-
-template <class T>
-T load(const std::byte* p) {
-  T v;
-  std::memcpy(&v, p, sizeof(T));
-  return v;
-}
 
 // Column c of a block: the integers and the scale.
 struct ColumnBlock {
@@ -27,17 +20,17 @@ template <WeightFormat format>
 ColumnBlock read(const std::byte* block, int64_t c, int64_t groups) {
   ColumnBlock out;
   if constexpr (format == WeightFormat::kInt8) {
-    out.scale = load<float>(block + 4 * c);
+    out.scale = load_as<float>(block + 4 * c);
     const std::byte* codes = block + kInt8CodesAt;
     for (int64_t k = 0; k < groups * kIntGroup; ++k)
       out.value[k] = static_cast<int32_t>(codes[k / 4 * 64 + 4 * c + k % 4]) - 128;
   } else {
-    out.scale = static_cast<float>(bf16::from_bits(load<uint16_t>(block + 2 * c)));
+    out.scale = static_cast<float>(bf16::from_bits(load_as<uint16_t>(block + 2 * c)));
     const std::byte* codes = block + int4_codes_at(groups);
     for (int64_t k = 0; k < groups * kIntGroup; ++k) {
       const int64_t g = k / kIntGroup;
-      const auto zeros = load<uint16_t>(block + kInt4ZeroAt + 2 * g);
-      const auto eight = load<uint32_t>(block + kInt4MultiplierAt + g / 8 * 64 + 4 * c);
+      const auto zeros = load_as<uint16_t>(block + kInt4ZeroAt + 2 * g);
+      const auto eight = load_as<uint32_t>(block + kInt4MultiplierAt + g / 8 * 64 + 4 * c);
       const auto byte = static_cast<int32_t>(codes[k / 8 * 64 + 4 * c + k % 4]);
       const int32_t code = k % 8 < 4 ? byte & 15 : byte >> 4;
       const auto multiplier = static_cast<int32_t>(eight >> (g % 8 * 4) & 15);

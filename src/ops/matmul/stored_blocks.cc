@@ -4,21 +4,12 @@
 #include <cstring>
 
 #include "base/fp.h"
+#include "device/block.h"
 #include "weights/block_panels.h"
 
 namespace sluice {
 namespace {
 
-template <class T>
-T load(const std::byte* p) {
-  T v;
-  std::memcpy(&v, p, sizeof(T));
-  return v;
-}
-template <class T>
-void put(std::byte* p, T v) {
-  std::memcpy(p, &v, sizeof(T));
-}
 unsigned byte_at(const std::byte* p, int64_t i) {
   return static_cast<unsigned>(p[i]);
 }
@@ -39,19 +30,19 @@ void add_fifth_bits(uint32_t bits, uint8_t* code) {
 // One stored block of a format with a scale per 32: group g of the column.
 void read_small(WeightFormat format, const std::byte* p, int64_t g, BlockColumn* out) {
   uint8_t* code = out->code + 32 * g;
-  out->scale[g] = load<uint16_t>(p);
+  out->scale[g] = load_as<uint16_t>(p);
   p += 2;
   switch (format) {
     case WeightFormat::kQ8_0:
       for (int64_t i = 0; i < 32; ++i) code[i] = static_cast<uint8_t>(byte_at(p, i) ^ 128);
       break;
     case WeightFormat::kQ5_1:
-      out->min[g] = load<uint16_t>(p);
+      out->min[g] = load_as<uint16_t>(p);
       p += 2;
       [[fallthrough]];
     case WeightFormat::kQ5_0:
       read_halves(p + 4, code);
-      add_fifth_bits(load<uint32_t>(p), code);
+      add_fifth_bits(load_as<uint32_t>(p), code);
       break;
     default:
       read_halves(p, code);
@@ -61,8 +52,8 @@ void read_small(WeightFormat format, const std::byte* p, int64_t g, BlockColumn*
 
 // A stored block of q4_k or q5_k: d, dmin, 12 bytes of multipliers, q5_k's fifth bits, nibbles.
 void read_six(WeightFormat format, const std::byte* p, BlockColumn* out) {
-  out->scale[0] = load<uint16_t>(p);
-  out->min[0] = load<uint16_t>(p + 2);
+  out->scale[0] = load_as<uint16_t>(p);
+  out->min[0] = load_as<uint16_t>(p + 2);
   const std::byte* s = p + 4;
   for (int64_t j = 0; j < 8; ++j) {
     const bool low = j < 4;
@@ -84,7 +75,7 @@ void read_six(WeightFormat format, const std::byte* p, BlockColumn* out) {
 // A stored block of q6_k: low nibbles, upper pairs, 16 multipliers, d. Halves of 128 codes, in each
 // 64 bytes of nibbles and 32 of pairs for four runs of 32.
 void read_q6_k(const std::byte* p, BlockColumn* out) {
-  out->scale[0] = load<uint16_t>(p + 208);
+  out->scale[0] = load_as<uint16_t>(p + 208);
   std::memcpy(out->half_multiplier, p + 192, 16);
   for (int64_t k = 0; k < 256; ++k) {
     const int64_t half = k / 128, run = k % 128 / 32, i = k % 32;
@@ -134,17 +125,17 @@ void write_scales(GroupScales kind, const BlockColumn& column, int64_t c, int64_
                   std::byte* block) {
   switch (kind) {
     case GroupScales::kF16:
-      for (int64_t g = 0; g < groups; ++g) put(block + 32 * g + 2 * c, column.scale[g]);
+      for (int64_t g = 0; g < groups; ++g) store_as(block + 32 * g + 2 * c, column.scale[g]);
       break;
     case GroupScales::kF16Min:
       for (int64_t g = 0; g < groups; ++g) {
-        put(block + 64 * g + 2 * c, column.scale[g]);
-        put(block + 64 * g + kMinAt + 2 * c, column.min[g]);
+        store_as(block + 64 * g + 2 * c, column.scale[g]);
+        store_as(block + 64 * g + kMinAt + 2 * c, column.min[g]);
       }
       break;
     case GroupScales::kSix: {
-      put(block + 2 * c, column.scale[0]);
-      put(block + kMinAt + 2 * c, column.min[0]);
+      store_as(block + 2 * c, column.scale[0]);
+      store_as(block + kMinAt + 2 * c, column.min[0]);
       uint32_t low = 0, low_min = 0, high = 0;
       for (int64_t g = 0; g < groups; ++g) {
         const uint32_t m = column.multiplier[g], q = column.min_multiplier[g];
@@ -152,15 +143,15 @@ void write_scales(GroupScales kind, const BlockColumn& column, int64_t c, int64_
         low_min |= (q & 15) << (4 * g);
         high |= m >> 4 << (2 * g) | q >> 4 << (16 + 2 * g);
       }
-      put(block + 64 + 4 * c, low);
-      put(block + 128 + 4 * c, low_min);
-      put(block + 192 + 4 * c, high);
+      store_as(block + 64 + 4 * c, low);
+      store_as(block + 128 + 4 * c, low_min);
+      store_as(block + 192 + 4 * c, high);
       break;
     }
     case GroupScales::kInt8:
-      put(block + 2 * c, column.scale[0]);
+      store_as(block + 2 * c, column.scale[0]);
       for (int64_t h = 0; h < 2 * groups; ++h)
-        put(block + 64 + h / 4 * 64 + 4 * c + h % 4, column.half_multiplier[h]);
+        store_as(block + 64 + h / 4 * 64 + 4 * c + h % 4, column.half_multiplier[h]);
       break;
     case GroupScales::kE8M0:
       break;
@@ -227,7 +218,7 @@ Status quantize_blocks(WeightFormat format, const float* w, int64_t groups, std:
     const uint16_t scale = to_f16(d);
     if ((scale & 0x7fffu) == 0x7c00u)
       return data_loss("{}: a scale of {} overflows f16", weight_format_name(format), d);
-    put(out, scale);
+    store_as(out, scale);
   }
   return ok_status();
 }

@@ -25,6 +25,20 @@ inline constexpr int64_t kTileBytes = 1024;
 inline constexpr int64_t kGroupBlocks = 4;  // blocks of rows that share a pass over the panels
 inline constexpr int64_t kPieceSteps = 4;
 
+// What every Machine over a vocabulary with tiles has; each adds how it expands panels.
+template <class V>
+struct TileMachine {
+  using Tiles = typename V::Tiles;
+  // Inlined by force: V::prefetch says what GCC 12 makes of it otherwise.
+  SLUICE_SIMD_INLINE static void prefetch(const std::byte* p) { V::prefetch(p); }
+  SLUICE_SIMD_INLINE static void prefetch_l2(const std::byte* p) { V::prefetch_l2(p); }
+  // 32 values as bf16, zeros from `count` on.
+  static void round_step(const float* x, int64_t count, uint16_t* out) {
+    V::store_bf16(out, V::load_n(x, count));
+    V::store_bf16(out + 16, V::load_n(x + 16, count - 16));
+  }
+};
+
 // Tiles 0 to 3 hold the sums (row tile + 2 * panel), 4 and 5 rows, 6 and 7 panels.
 template <class Tiles, int Rows, int Panels, int64_t kPanelStride>
 SLUICE_SIMD_INLINE void tile_step(Tiles& tiles, const std::byte* a, int64_t a_next,

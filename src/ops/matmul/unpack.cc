@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "base/fp.h"
+#include "device/block.h"
 #include "ops/matmul/block_values.h"
 #include "ops/matmul/pack_fp8.h"
 #include "weights/int_panels.h"
@@ -11,14 +12,8 @@ namespace {
 
 constexpr int64_t kColumns = kPanelColumns;
 
-template <class T>
-T load(const std::byte* p) {
-  T v;
-  std::memcpy(&v, p, sizeof(T));
-  return v;
-}
 float load_bf16(const std::byte* p) {
-  return static_cast<float>(bf16::from_bits(load<uint16_t>(p)));
+  return static_cast<float>(bf16::from_bits(load_as<uint16_t>(p)));
 }
 
 void unpack_bf16(const std::byte* p, int64_t k, float* out) {
@@ -32,7 +27,7 @@ void unpack_mxfp4(const std::byte* p, int64_t k, float* out) {
   for (int code = 0; code < 16; ++code) values[code] = e2m1_to_f32(static_cast<uint8_t>(code));
   for (int64_t first = 0; first < k; first += 32, p += kColumns * 17) {
     for (int64_t c = 0; c < kColumns; ++c) {
-      const float scale = e8m0_to_f32(load<uint8_t>(p + c));
+      const float scale = e8m0_to_f32(load_as<uint8_t>(p + c));
       for (int64_t j = 0; j < 16; ++j) {
         const auto pair = static_cast<unsigned>(p[kColumns + j * kColumns + c]);
         float* to = out + (first + 2 * j) * kColumns + c;
@@ -52,7 +47,7 @@ void unpack_int8_block(const std::byte* p, int64_t count, float* out) {
   for (int64_t k = 0; k < count; ++k)
     for (int64_t c = 0; c < kColumns; ++c)
       out[k * kColumns + c] =
-          load<float>(p + c * 4) *
+          load_as<float>(p + c * 4) *
           static_cast<float>(static_cast<int>(p[kInt8CodesAt + k / 4 * 64 + c * 4 + k % 4]) - 128);
 }
 
@@ -61,7 +56,7 @@ void unpack_int4_block(const std::byte* p, int64_t count, int64_t groups, float*
   for (int64_t c = 0; c < kColumns; ++c) {
     const float scale = load_bf16(p + c * 2);
     for (int64_t k0 = 0, g = 0; k0 < count; k0 += kIntGroup, ++g) {
-      const bool seven = (load<uint16_t>(p + kInt4ZeroAt + g * 2) >> c & 1) != 0;
+      const bool seven = (load_as<uint16_t>(p + kInt4ZeroAt + g * 2) >> c & 1) != 0;
       const auto multipliers =
           static_cast<unsigned>(p[kInt4MultiplierAt + g / 8 * 64 + c * 4 + g % 8 / 2]);
       const int multiplier = static_cast<int>(multipliers >> (g % 2 * 4) & 15);

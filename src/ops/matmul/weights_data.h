@@ -9,6 +9,7 @@
 
 #include "ops/matmul/pack.h"
 #include "ops/matmul/pack_target.h"
+#include "ops/matmul/panels.h"
 #include "ops/matmul/stored_blocks.h"
 #include "ops/test_data.h"
 #include "tensor/arith.h"
@@ -85,6 +86,10 @@ inline PackedMatrix random_blocks(Device& device, WeightFormat format, WeightLay
   return std::move(t.matrix);
 }
 
+// Codes for tests that ask only how they are multiplied: the search for the least error would take
+// most of their time.
+inline constexpr IntPacking kQuickPacking = {.rounding = IntRounding::kNearest};
+
 // A random way to choose the codes of int4 and int8 weights.
 inline IntPacking random_packing(Random& random) {
   IntPacking how;
@@ -106,7 +111,8 @@ inline PackedMatrix in_test_memory(PackedMatrix packed) {
 
 // kPanel16 [N, K].
 inline PackedMatrix random_panels(Device& device, WeightFormat format, int64_t n, int64_t k,
-                                  Random& random, bool rough = false, const IntPacking& how = {}) {
+                                  Random& random, bool rough = false,
+                                  const IntPacking& how = kQuickPacking) {
   if (format == WeightFormat::kMXFP4)
     return in_test_memory(
         pack_mxfp4(device, StoredMxfp4Values(n, k, random, rough).view()).value());
@@ -118,7 +124,7 @@ inline PackedMatrix random_panels(Device& device, WeightFormat format, int64_t n
 // kGluPanel16 [2 I, D].
 inline PackedMatrix random_glu_panels(Device& device, WeightFormat format, int64_t width, int64_t d,
                                       Random& random, bool rough = false,
-                                      const IntPacking& how = {}) {
+                                      const IntPacking& how = kQuickPacking) {
   if (format == WeightFormat::kMXFP4)
     return in_test_memory(
         pack_mxfp4_glu_interleaved(device, StoredMxfp4Values(2 * width, d, random, rough).view())
@@ -137,5 +143,13 @@ inline WeightFormat format_named(std::string_view name) {
 inline Arith arith_named(std::string_view name) {
   return arith_from_name(name).value();
 }
+
+// The fixture of tests over rows of panel kernels.
+class PanelRow : public ::testing::TestWithParam<Kernel<const PanelKernel>> {
+ protected:
+  void SetUp() override { SLUICE_SKIP_UNLESS_RUNNABLE(GetParam()); }
+  static WeightFormat format() { return format_named(GetParam().weight); }
+  static Arith arith() { return arith_named(GetParam().arith); }
+};
 
 }  // namespace sluice::test

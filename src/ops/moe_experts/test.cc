@@ -22,6 +22,7 @@ using Row = Kernel<const PanelKernel>;
 
 struct Problem {
   int64_t t = 5, k = 2, experts = 6, d = 64, width = 32;
+  int64_t block = kIntBlock;  // of int4 and int8
   bool bias = false, mapped = false;
   Activation activation;
   RoundingProfile profile;
@@ -34,9 +35,11 @@ struct Layer {
       : problem(p), x(p.t, p.d, 3, 5), norm_weight(static_cast<size_t>(p.d)) {
     x.fill(random);
     for (float& w : norm_weight) w = random.normal();
+    IntPacking how = test::kQuickPacking;
+    how.block = p.block;
     for (int64_t e = 0; e < p.experts; ++e) {
-      gate_up.push_back(test::random_glu_panels(device, format, p.width, p.d, random));
-      down.push_back(test::random_panels(device, format, p.d, p.width, random));
+      gate_up.push_back(test::random_glu_panels(device, format, p.width, p.d, random, false, how));
+      down.push_back(test::random_panels(device, format, p.d, p.width, random, false, how));
       gate_up_bias.emplace_back(static_cast<size_t>(2 * p.width));
       down_bias.emplace_back(static_cast<size_t>(p.d));
       for (float& b : gate_up_bias.back()) b = random.normal();
@@ -225,12 +228,7 @@ void chain(const Context& context, const MoeExpertsArgs& args) {
   Chain(context, args).run();
 }
 
-class MoeExpertsRow : public ::testing::TestWithParam<Row> {
- protected:
-  void SetUp() override { SLUICE_SKIP_UNLESS_RUNNABLE(GetParam()); }
-  WeightFormat format() const { return test::format_named(GetParam().weight); }
-  Arith arith() const { return test::arith_named(GetParam().arith); }
-};
+class MoeExpertsRow : public test::PanelRow {};
 
 TEST_P(MoeExpertsRow, EqualsItsChainOnEveryThreadCountAndTheReference) {
   Random random(71);
@@ -243,8 +241,9 @@ TEST_P(MoeExpertsRow, EqualsItsChainOnEveryThreadCountAndTheReference) {
     p.d = format() == WeightFormat::kMXFP4 ? 32 * random.between(1, 4) : random.between(1, 100);
     p.width = format() == WeightFormat::kMXFP4 ? 32 * random.between(1, 3) : random.between(1, 70);
     if (is_int_format(format()) && random.chance(0.3))  // several blocks of k
-      p.t = random.between(1, 3), p.d = random.between(300, 1100),
-      p.width = random.between(200, 700);
+      p.t = random.between(1, 3), p.block = int64_t{128} << random.below(3),
+      p.d = random.between(p.block / 2, 2 * p.block + 76),
+      p.width = random.between(p.block / 3, 3 * p.block / 2);
     p.bias = random.chance(0.5);
     p.mapped = random.chance(0.3);
     p.activation = random_activation(random);
@@ -271,25 +270,28 @@ TEST_P(MoeExpertsRow, EqualsItsChainOnEveryThreadCountAndTheReference) {
 // profile is really taken (its bits differ from the default's).
 TEST_P(MoeExpertsRow, EveryProfileEqualsItsChainAndTheReference) {
   Context context(GetParam().isa, 2), truth(Isa::kReference);
-  for (const RoundingProfile& profile : kRoundingProfiles)
-    for (const WeightPoint point : {WeightPoint::kOutput, WeightPoint::kInput}) {
+  Random random(77);
+  Problem p;
+  p.t = 9, p.k = 3, p.d = 96, p.width = 64;
+  Layer layer(*context.device, format(), p, random);
+  for (const WeightPoint point : {WeightPoint::kOutput, WeightPoint::kInput}) {
+    layer.problem.weight_point = point;
+    layer.problem.profile = kF32Profile;
+    Matrix without(p.t, p.d);
+    ASSERT_TRUE(run(context, layer.args(arith(), without)).ok());
+    for (const RoundingProfile& profile : kRoundingProfiles) {
       SCOPED_TRACE(profile.name);
-      Random random(77);
-      Problem p;
-      p.t = 21, p.k = 3, p.d = 96, p.width = 64;
-      p.weight_point = point;
-      Layer plain(*context.device, format(), p, random);
-      Matrix got(p.t, p.d), pieces(p.t, p.d), want(p.t, p.d), without(p.t, p.d);
-      ASSERT_TRUE(run(context, plain.args(arith(), without)).ok());
-      plain.problem.profile = profile;
-      const Status status = run(context, plain.args(arith(), got));
+      layer.problem.profile = profile;
+      Matrix got(p.t, p.d), pieces(p.t, p.d), want(p.t, p.d);
+      const Status status = run(context, layer.args(arith(), got));
       ASSERT_TRUE(status.ok()) << status.message();
-      chain(context, plain.args(arith(), pieces));
-      ASSERT_TRUE(run(truth, plain.args(arith(), want)).ok());
+      chain(context, layer.args(arith(), pieces));
+      ASSERT_TRUE(run(truth, layer.args(arith(), want)).ok());
       EXPECT_TRUE(same_bits(got.view(), pieces.view())) << "fused and chain";
       EXPECT_TRUE(same_bits(got.view(), want.view())) << "row and reference";
       EXPECT_EQ(same_bits(got.view(), without.view()), profile.name == kF32Profile.name);
     }
+  }
 }
 
 TEST_P(MoeExpertsRow, ATokenDoesNotDependOnItsBatch) {

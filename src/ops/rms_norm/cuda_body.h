@@ -1,52 +1,36 @@
-// rms_norm's CUDA kernel: one warp per row. Lane j holds partial j of the row's sum of 32
-// interleaved partials, so the tree of simd/scalar.h is the warp's own.
+// rms_norm's CUDA kernel: one warp per row.
 #pragma once
 
-#include "device/block.h"
 #include "ops/rms_norm/kernels.h"
-#include "ops/rms_norm/row.h"
-#include "tensor/view.h"
+#include "ops/rms_norm/norm_warps.h"
 
 namespace sluice {
 
 struct RmsNormBody {
-  static constexpr int kThreads = 256;
-  static constexpr int kRows = kThreads / kWarp;  // of one block
+  static constexpr int kThreads = NormWarps::kThreads;
   RmsNormRows a;
 
-  static int64_t blocks(const RmsNormRows& a) { return ceil_div(a.rows, kRows); }
+  static int64_t blocks(const RmsNormRows& a) { return NormWarps::blocks(a.rows); }
 
   template <class Block>
   SLUICE_HD void operator()(Block& block) const {
-    typename Block::template PerThread<float> sum(block);
-    block.each([&](int t) {
-      const int64_t row = block.index() * kRows + t / kWarp;
-      if (row >= a.rows) return;
-      const float* x = a.x + row * a.x_stride;
-      float* residual = a.residual + row * a.residual_stride;
-      float partial = 0;
-      for (int64_t i = t % kWarp; i < a.d; i += kWarp) {
-        float v = x[i];
-        if (a.residual != nullptr && a.out != nullptr) v = residual[i] = residual[i] + v;
-        partial = scalar::fma(v, v, partial);
-      }
-      sum[t] = partial;
-    });
-    block.warp_sum(sum);
-    block.each([&](int t) {
-      const int64_t row = block.index() * kRows + t / kWarp;
-      if (row >= a.rows) return;
-      const float r = scalar::rms_factor(sum[t], a.d, a.eps);
-      for (int64_t i = t % kWarp; i < a.d; i += kWarp) write(row, i, r);
-    });
+    NormWarps::run(
+        block, a.rows, a.d, a.eps, [&](int64_t row, int64_t i) { return read(row, i); },
+        [&](int64_t row, int64_t i, float r) { write(row, i, r); });
   }
 
  private:
+  SLUICE_HD bool adds_first() const { return a.residual != nullptr && a.out != nullptr; }
+  SLUICE_HD float read(int64_t row, int64_t i) const {
+    const float x = a.x[row * a.x_stride + i];
+    if (!adds_first()) return x;
+    float& residual = a.residual[row * a.residual_stride + i];
+    return residual = residual + x;
+  }
   SLUICE_HD void write(int64_t row, int64_t i, float r) const {
     float* residual = a.residual + row * a.residual_stride;
-    const float* source =
-        a.residual != nullptr && a.out != nullptr ? residual : a.x + row * a.x_stride;
-    const float y = a.weight != nullptr ? (source[i] * r) * a.weight[i] : source[i] * r;
+    const float v = adds_first() ? residual[i] : a.x[row * a.x_stride + i];
+    const float y = scalar::rms_norm_value(v, r, a.weight, i);
     if (a.out != nullptr)
       a.out[row * a.out_stride + i] = y;
     else
