@@ -7,8 +7,8 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
-#include <mutex>
 
+#include "base/parallel_jobs.h"
 #include "base/topology.h"
 #include "model/config.h"
 #include "model/footprint.h"
@@ -179,37 +179,21 @@ class JobMaker {
   Status failure_;
 };
 
-Status run_jobs(Runtime& runtime, const TensorSource& source, const std::vector<PackJob>& jobs,
-                const LoadOptions& options) {
+Status run_pack_jobs(Runtime& runtime, const TensorSource& source, const std::vector<PackJob>& jobs,
+                     const LoadOptions& options) {
   std::atomic<size_t> done{0};
-  std::atomic<bool> stop{false};
-  std::mutex mutex;
-  size_t failed_at = jobs.size();
-  Status failure;
-  const auto fail = [&](size_t i, Status status) {
-    stop.store(true);
-    std::lock_guard lock(mutex);
-    if (i >= failed_at) return;
-    failed_at = i;
-    failure = std::move(status);
-  };
-  // The calling thread may come too late for any job: it reports before and after them too.
-  const auto report = [&](size_t count) {
-    return !options.progress || options.progress(count, jobs.size());
-  };
-  if (!report(0)) return Status(StatusCode::kCancelled, "loading was cancelled");
-  runtime.pool().parallel_for(static_cast<int64_t>(jobs.size()), 1, [&](int64_t i, int worker) {
-    if (stop.load()) return;
-    const PackJob& job = jobs[static_cast<size_t>(i)];
-    const Status status = guard_mapped_reads([&] { return job.run(); });
-    if (!status.ok()) return fail(static_cast<size_t>(i), status.annotate(job.what));
-    for (const auto& [data, bytes] : job.reads) source.release_pages(data, bytes);
-    const size_t count = done.fetch_add(1) + 1;
-    if (worker == 0 && !report(count))
-      fail(static_cast<size_t>(i), Status(StatusCode::kCancelled, "loading was cancelled"));
-  });
-  SLUICE_RETURN_IF_ERROR(failure);
-  if (!report(jobs.size())) return Status(StatusCode::kCancelled, "loading was cancelled");
+  SLUICE_RETURN_IF_ERROR(run_jobs(
+      runtime.pool(), static_cast<int64_t>(jobs.size()),
+      [&](int64_t i) {
+        const PackJob& job = jobs[static_cast<size_t>(i)];
+        const Status status = guard_mapped_reads([&] { return job.run(); });
+        if (!status.ok()) return status.annotate(job.what);
+        for (const auto& [data, bytes] : job.reads) source.release_pages(data, bytes);
+        ++done;
+        return ok_status();
+      },
+      [&] { return !options.progress || options.progress(done.load(), jobs.size()); },
+      "loading was cancelled"));
   return source.health();
 }
 
@@ -242,7 +226,7 @@ Result<std::unique_ptr<Model>> load_resolved(Runtime& runtime, std::unique_ptr<M
   // Long jobs first, so that the workers end together.
   std::stable_sort(jobs.begin(), jobs.end(),
                    [](const PackJob& a, const PackJob& b) { return a.bytes > b.bytes; });
-  SLUICE_RETURN_IF_ERROR(run_jobs(runtime, *model->source, jobs, options));
+  SLUICE_RETURN_IF_ERROR(run_pack_jobs(runtime, *model->source, jobs, options));
   if (model->spec.tied_head) {
     model->head = model->embedding;
     model->source.reset();  // nothing points into the files any more

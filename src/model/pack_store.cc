@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <mutex>
 #include <set>
 
 #include "base/json.h"
+#include "base/parallel_jobs.h"
 #include "model/config.h"
 #include "model/pack_loss.h"
 #include "model/pack_plan.h"
@@ -95,29 +95,16 @@ class StorePacker {
   }
 
  private:
-  static Status cancelled() { return {StatusCode::kCancelled, "packing was cancelled"}; }
+  static constexpr const char* kCancelled = "packing was cancelled";
+  static Status cancelled() { return {StatusCode::kCancelled, kCancelled}; }
   bool report() { return !options_.progress || options_.progress(done_.load(), total_); }
   const StoreEntry& entry(size_t i) const { return writer_.header().entries[i]; }
 
-  // body(i) on the pool, until one fails; the first of them speaks.
   Status for_each(size_t count, const std::function<Status(size_t)>& body) {
-    std::atomic<bool> stop{false};
-    std::mutex mutex;
-    size_t failed_at = count;
-    Status failure;
-    pool_.parallel_for(static_cast<int64_t>(count), 1, [&](int64_t at, int worker) {
-      if (stop.load()) return;
-      const auto i = static_cast<size_t>(at);
-      Status status = guard_mapped_reads([&] { return body(i); });
-      if (status.ok() && worker == 0 && !report()) status = cancelled();
-      if (status.ok()) return;
-      stop.store(true);
-      std::lock_guard lock(mutex);
-      if (i >= failed_at) return;
-      failed_at = i;
-      failure = std::move(status);
-    });
-    return failure;
+    return run_jobs(
+        pool_, static_cast<int64_t>(count),
+        [&](int64_t i) { return guard_mapped_reads([&] { return body(static_cast<size_t>(i)); }); },
+        [&] { return report(); }, kCancelled);
   }
 
   Status pack_one(size_t i) {

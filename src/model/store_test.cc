@@ -21,6 +21,17 @@ Result<PackReport> pack(const std::string& model, const std::string& store,
 std::string_view bytes_of(const PackedMatrix& m) {
   return {reinterpret_cast<const char*>(m.data), m.bytes};
 }
+// Squared error of the weights, and their squares.
+std::pair<double, double> loss_of(const PackedMatrix& got, const PackedMatrix& exact) {
+  double error = 0, signal = 0;
+  for (int64_t n = 0; n < got.n; ++n)
+    for (int64_t k = 0; k < got.k; ++k) {
+      const double r = packed_element(exact, n, k), d = packed_element(got, n, k) - r;
+      error += d * d;
+      signal += r * r;
+    }
+  return {error, signal};
+}
 void expect_same(const PackedMatrix& a, const PackedMatrix& b) {
   ASSERT_EQ(a.empty(), b.empty());
   EXPECT_EQ(a.format, b.format);
@@ -161,14 +172,7 @@ TEST_P(StoreOf, IntegersAreThePackersOwnAndTheErrorIsTheirs) {
     const PackedMatrix &a = q.moe.down.back(), &b = w.moe.down.back();
     ASSERT_EQ(a.format, WeightFormat::kInt4);
     EXPECT_EQ(a.block, 128);
-    double error = 0, signal = 0;
-    for (int64_t n = 0; n < a.n; ++n) {
-      for (int64_t k = 0; k < a.k; ++k) {
-        const double r = packed_element(b, n, k), d = packed_element(a, n, k) - r;
-        error += d * d;
-        signal += r * r;
-      }
-    }
+    const auto [error, signal] = loss_of(a, b);
     EXPECT_GT(error, 0);
     EXPECT_LT(error, 0.02 * signal);  // 17 dB: 4 bits of a normal distribution give about 20
     const auto& entries = report->header.entries;
@@ -235,14 +239,7 @@ TEST_P(StoreOf, Mxfp4IsAsStoredOrChosen) {
     const PackedMatrix &a = store.model->layers[l].moe.gate_up[0],
                        &b = whole.model->layers[l].moe.gate_up[0];
     ASSERT_EQ(a.format, WeightFormat::kMXFP4);
-    double error = 0, signal = 0;
-    for (int64_t n = 0; n < a.n; ++n) {
-      for (int64_t k = 0; k < a.k; ++k) {
-        const double r = packed_element(b, n, k), d = packed_element(a, n, k) - r;
-        error += d * d;
-        signal += r * r;
-      }
-    }
+    const auto [error, signal] = loss_of(a, b);
     const bool stored = b.format == WeightFormat::kMXFP4;
     EXPECT_TRUE(stored ? error == 0 : error > 0 && error < 0.03 * signal) << error / signal;
   }

@@ -4,9 +4,9 @@
 
 #include <atomic>
 #include <cstring>
-#include <mutex>
 
 #include "base/json.h"
+#include "base/parallel_jobs.h"
 #include "weights/checksum.h"
 
 namespace sluice {
@@ -116,28 +116,15 @@ Status PackedStore::verify(ThreadPool& pool,
   uint64_t total = 0;
   for (const StoreEntry& e : header_.entries) total += e.bytes;
   std::atomic<uint64_t> done{0};
-  std::atomic<bool> stop{false};
-  std::mutex mutex;
-  size_t failed_at = header_.entries.size();
-  Status failure;
-  const auto fail = [&](size_t i, Status status) {
-    stop.store(true);
-    std::lock_guard lock(mutex);
-    if (i >= failed_at) return;
-    failed_at = i;
-    failure = std::move(status);
-  };
-  const auto report = [&] { return !progress || progress(done.load(), total); };
-  pool.parallel_for(static_cast<int64_t>(header_.entries.size()), 1, [&](int64_t i, int worker) {
-    if (stop.load()) return;
+  const auto verify_one = [&](int64_t i) {
     const StoreEntry& e = header_.entries[static_cast<size_t>(i)];
-    if (Status s = verify_entry(e); !s.ok()) return fail(static_cast<size_t>(i), std::move(s));
-    done.fetch_add(e.bytes);
-    if (worker == 0 && !report())
-      fail(static_cast<size_t>(i), Status(StatusCode::kCancelled, "verifying was cancelled"));
-  });
-  SLUICE_RETURN_IF_ERROR(failure);
-  if (!report()) return Status(StatusCode::kCancelled, "verifying was cancelled");
+    SLUICE_RETURN_IF_ERROR(verify_entry(e));
+    done += e.bytes;
+    return ok_status();
+  };
+  SLUICE_RETURN_IF_ERROR(run_jobs(
+      pool, std::ssize(header_.entries), verify_one,
+      [&] { return !progress || progress(done.load(), total); }, "verifying was cancelled"));
   return file_->health();
 }
 
