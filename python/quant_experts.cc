@@ -159,22 +159,31 @@ QuantExpertsShape shape_of(const QuantizedExperts& w, int64_t rows, bool group_s
           down.group, up.codes,    down.codes, group_scales};
 }
 
-py::array_t<float> run_quant_experts(Machine& machine, const py::array& x, const py::object& counts,
-                                     const QuantizedExperts& w, const py::object& smooth_up,
-                                     const py::object& smooth_down, const std::string& dtype,
-                                     bool group_scales) {
-  const Rows rows(x, "x");
-  const auto up = pointers(w.up), down = pointers(w.down);
+// The layer's part of the arguments; `up` and `down` are what pointers() gives for it.
+QuantExpertsArgs layer_args(const QuantizedExperts& w, std::span<const QuantWeights* const> up,
+                            std::span<const QuantWeights* const> down, const py::object& smooth_up,
+                            const py::object& smooth_down, const std::string& dtype,
+                            bool group_scales) {
   QuantExpertsArgs args;
-  args.x = rows.wide;
-  args.x_bf16 = rows.half;
-  args.counts = counts_of(counts);
   args.up = up;
   args.down = down;
   args.inv_smooth_up = smoothing(smooth_up, "inv_smooth_up", w.experts(), w.d);
   args.inv_smooth_down = smoothing(smooth_down, "inv_smooth_down", w.experts(), w.width);
   args.group_scales = group_scales;
   args.round = round_named(dtype);
+  return args;
+}
+
+py::array_t<float> run_quant_experts(Machine& machine, const py::array& x, const py::object& counts,
+                                     const QuantizedExperts& w, const py::object& smooth_up,
+                                     const py::object& smooth_down, const std::string& dtype,
+                                     bool group_scales) {
+  const Rows rows(x, "x");
+  const auto up = pointers(w.up), down = pointers(w.down);
+  QuantExpertsArgs args = layer_args(w, up, down, smooth_up, smooth_down, dtype, group_scales);
+  args.x = rows.wide;
+  args.x_bf16 = rows.half;
+  args.counts = counts_of(counts);
   py::array_t<float> out({static_cast<py::ssize_t>(rows.rows), static_cast<py::ssize_t>(w.d)});
   args.out = {out.mutable_data(), rows.rows, w.d, w.d};
   machine.run(
@@ -235,13 +244,8 @@ py::array_t<float> fused_quant_experts(Machine& machine, const py::array& x,
   if (ids.shape(0) != rows.rows || all_ids.size() != all_weights.size())
     throw py::value_error("topk_ids, topk_weights: expected [T, K] each");
   const auto up = pointers(w.up), down = pointers(w.down);
-  QuantExpertsArgs args;
-  args.up = up;
-  args.down = down;
-  args.inv_smooth_up = smoothing(smooth_up, "inv_smooth_up", w.experts(), w.d);
-  args.inv_smooth_down = smoothing(smooth_down, "inv_smooth_down", w.experts(), w.width);
-  args.group_scales = group_scales;
-  args.round = round_named(dtype);
+  const QuantExpertsArgs args =
+      layer_args(w, up, down, smooth_up, smooth_down, dtype, group_scales);
   py::array_t<float> out({static_cast<py::ssize_t>(rows.rows), static_cast<py::ssize_t>(w.d)});
   const MatrixF32 view(out.mutable_data(), rows.rows, w.d);
   machine.run(quant_experts_workspace_bytes(shape_of(w, rows.rows * k, group_scales)),

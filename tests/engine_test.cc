@@ -57,6 +57,16 @@ class EngineTest : public ::testing::Test {
     for (const std::string& w : words)
       EXPECT_NE(id.status().message().find(w), std::string::npos) << id.status().message();
   }
+  // The request afresh, and once more over what `kept` left: the same tokens.
+  void expect_reuse(Request r, RequestId kept, int64_t reused_tokens) {
+    const RequestId fresh = submit(r);
+    run();
+    r.reuse = kept;
+    const RequestId reused = submit(r);
+    run();
+    EXPECT_EQ(tokens_[reused], tokens_[fresh]);
+    EXPECT_EQ(engine_->stats().reused_tokens, reused_tokens);
+  }
   void expect_all_blocks_free() {
     for (size_t g = 0; g < engine_->kv().groups(); ++g)
       EXPECT_EQ(engine_->kv().pool(g).free(), engine_->kv().pool(g).size()) << "group " << g;
@@ -177,13 +187,7 @@ TEST_F(EngineTest, AFollowingTurnReusesTheKeptPrefixWithTheSameResult) {
     Request second = request(6, 30);
     second.prompt.insert(second.prompt.end(), tokens_[one].begin(), tokens_[one].end());
     second.prompt.insert(second.prompt.end(), ids_.begin() + 40, ids_.begin() + 50);
-    const RequestId fresh = submit(second);
-    run();
-    second.reuse = one;
-    const RequestId reused = submit(second);
-    run();
-    EXPECT_EQ(tokens_[reused], tokens_[fresh]);
-    EXPECT_EQ(engine_->stats().reused_tokens, 35);
+    expect_reuse(second, one, 35);
     expect_all_blocks_free();
   }
 }
@@ -196,13 +200,7 @@ TEST_F(EngineTest, APromptThatDiffersReusesWhatAgrees) {
   run();
   Request second = request(6, 30);
   second.prompt[17] = (second.prompt[17] + 1) % 300;
-  const RequestId fresh = submit(second);
-  run();
-  second.reuse = one;
-  const RequestId reused = submit(second);
-  run();
-  EXPECT_EQ(tokens_[reused], tokens_[fresh]);
-  EXPECT_EQ(engine_->stats().reused_tokens, 17);
+  expect_reuse(second, one, 17);
 }
 
 TEST_F(EngineTest, KeptBlocksGiveWayToRunningRequests) {
