@@ -17,10 +17,15 @@ struct Machine : EmulatedMachine {
       std::memcpy(tile + i / 16 * 128 + i % 16 * 4, pair, 4);
     }
   }
-  static void expand_fp8(const std::byte* codes, const std::byte* scales, std::byte* tile) {
+  struct Fp8Block {
+    float scales[16];
+  };
+  static void begin_fp8(const std::byte* scales, Fp8Block* block) {
+    std::memcpy(block->scales, scales, sizeof(block->scales));
+  }
+  static void expand_fp8(const std::byte* codes, const Fp8Block& block, std::byte* tile) {
     for (int64_t c = 0; c < 16; ++c) {
-      float scale;
-      std::memcpy(&scale, scales + 4 * c, 4);
+      const float scale = block.scales[c];
       for (int64_t k = 0; k < 32; ++k) {
         const float w = e4m3_to_f32(static_cast<uint8_t>(codes[16 * k + c])) * scale;
         const uint16_t bits = bf16(w).bits;

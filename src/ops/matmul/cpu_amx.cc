@@ -40,15 +40,28 @@ constexpr Mxfp4Tables make_tables() {
 }
 constexpr Mxfp4Tables kTables = make_tables();
 
-struct alignas(64) PairIndex {
-  uint16_t index[32];  // of 16 words and 16 others: one of these, one of those, ...
+// fp8 times its scale, rounded to bf16, has one of 8 mantissas for each column: tables of them for
+// columns 0 to 7 and 8 to 15, to which a code's sign and exponent are added. A lookup takes 4 k of
+// 8 columns: 16-bit lanes with a code in the upper byte and its column in the lower one's upper
+// bits. Subnormal codes have no exponent, and nothing can be added to a scale of zero: both go the
+// long way.
+struct alignas(64) Fp8Lanes {
+  uint8_t codes[2][64];   // of 64 codes [4][16]; the pairs of k of the second half in turned order
+  uint8_t column[2][64];  // below them
+  uint16_t pairs[32];     // of 16 words and 16 others: one of these, one of those, ...
 };
-constexpr PairIndex make_pairs() {
-  PairIndex p{};
-  for (int i = 0; i < 32; ++i) p.index[i] = static_cast<uint16_t>(i / 2 + i % 2 * 16);
-  return p;
+constexpr Fp8Lanes make_lanes() {
+  Fp8Lanes t{};
+  for (int half = 0; half < 2; ++half)
+    for (int w = 0; w < 32; ++w) {
+      const int pair = half == 0 ? w / 16 : 1 - w / 16, c = w % 16 / 2;
+      t.codes[half][2 * w + 1] = static_cast<uint8_t>((2 * pair + w % 2) * 16 + 8 * half + c);
+      t.column[half][2 * w] = static_cast<uint8_t>(c << 5);
+    }
+  for (int i = 0; i < 32; ++i) t.pairs[i] = static_cast<uint16_t>(i / 2 + i % 2 * 16);
+  return t;
 }
-constexpr PairIndex kPairs = make_pairs();
+constexpr Fp8Lanes kLanes = make_lanes();
 
 struct Machine : simd::TileMachine<V> {
   SLUICE_SIMD_INLINE static void expand_mxfp4(const std::byte* step, std::byte* tile) {
@@ -83,16 +96,68 @@ struct Machine : simd::TileMachine<V> {
     }
   }
 
-  // 16 codes of an even k and 16 of the odd one after it, times their scales as f32, rounded and
-  // packed by one instruction, interleaved by another.
-  SLUICE_SIMD_INLINE static void expand_fp8(const std::byte* codes, const std::byte* scales,
+  struct alignas(64) Fp8Block {
+    uint16_t mantissas[2][2][32];  // of each half of the columns: [8][8 columns]
+    const std::byte* scales;
+    bool plain;  // no scale is zero
+  };
+  SLUICE_SIMD_INLINE static void begin_fp8(const std::byte* scales, Fp8Block* block) {
+    const V::F scale = V::load(reinterpret_cast<const float*>(scales));
+    block->scales = scales;
+    block->plain = V::bits(V::equal(scale, V::zero())) == 0;
+    const V::F least = V::mul(scale, V::set1(0x1p-7f));  // of an exponent of 0
+    __m512i two[4];                                      // mantissas 2 i and 2 i + 1
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+      two[i] = (__m512i)_mm512_cvtne2ps_pbh(
+          V::mul(least, V::set1(1.0f + 0.125f * static_cast<float>(2 * i + 1))),
+          V::mul(least, V::set1(1.0f + 0.25f * static_cast<float>(i))));
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const __m512i a = two[2 * i], b = two[2 * i + 1];
+      V::store_i32(block->mantissas[0][i], _mm512_shuffle_i64x2(a, b, 0x88));
+      V::store_i32(block->mantissas[1][i], _mm512_shuffle_i64x2(a, b, 0xdd));
+    }
+  }
+  SLUICE_SIMD_INLINE static void expand_fp8(const std::byte* codes, const Fp8Block& block,
                                             std::byte* tile) {
+    if (!block.plain) [[unlikely]]
+      return expand_any_fp8(codes, block.scales, tile);
+    const __m512i keep = _mm512_set1_epi16(static_cast<int16_t>(0x8780));
+    const __m512i magnitude = _mm512_set1_epi8(0x7f);
+    __m512i least = magnitude;
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      const __m512i v = V::load_i32(codes + 64 * j);
+      least = _mm512_min_epu8(least, _mm512_and_si512(v, magnitude));
+      __m512i word[2];
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        const __m512i lane =
+            _mm512_mask_permutexvar_epi8(V::load_i32(kLanes.column[half]), 0xaaaaaaaaaaaaaaaaull,
+                                         V::load_i32(kLanes.codes[half]), v);
+        const __m512i mantissa = _mm512_permutex2var_epi16(V::load_i32(block.mantissas[half][0]),
+                                                           _mm512_srai_epi16(lane, 5),
+                                                           V::load_i32(block.mantissas[half][1]));
+        const __m512i exponent = _mm512_and_si512(_mm512_srai_epi16(lane, 4), keep);
+        word[half] = _mm512_add_epi16(mantissa, exponent);
+      }
+      V::store_i32(tile + 256 * j, _mm512_mask_blend_epi64(0xf0, word[0], word[1]));
+      V::store_i32(tile + 256 * j + 128, _mm512_alignr_epi64(word[1], word[0], 4));
+    }
+    if (_mm512_cmplt_epu8_mask(least, _mm512_set1_epi8(8)) != 0) [[unlikely]]
+      expand_any_fp8(codes, block.scales, tile);
+  }
+
+ private:
+  // 16 codes of an even k and 16 of the odd one after it as f32, times their scales, rounded and
+  // packed by one instruction, interleaved by another.
+  [[gnu::noinline]] static void expand_any_fp8(const std::byte* codes, const std::byte* scales,
+                                               std::byte* tile) {
     // A code's half with the same bits is 2^-8 of its value.
     const V::F scale = V::mul(V::load(reinterpret_cast<const float*>(scales)), V::set1(256.0f));
-    __m512i pairs = V::load_i32(kPairs.index);
-    __m512i keep = _mm512_set1_epi16(static_cast<int16_t>(0xbf80));
-    __asm__("" : "+v"(pairs), "+v"(keep));
-#pragma GCC unroll 16
+    const __m512i pairs = V::load_i32(kLanes.pairs);
+    const __m512i keep = _mm512_set1_epi16(static_cast<int16_t>(0xbf80));
     for (int j = 0; j < 16; ++j) {
       const __m512i words = _mm512_cvtepi8_epi16(
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 32 * j)));
@@ -103,8 +168,6 @@ struct Machine : simd::TileMachine<V> {
       V::store_i32(tile + 128 * j, _mm512_permutexvar_epi16(pairs, both));
     }
   }
-
- private:
   [[gnu::noinline]] static void expand_any_scale(const std::byte* step, std::byte* tile) {
     const V::F scale = V::from_bits(V::shl<23>(V::load_u8(step)));
     for (int j = 0; j < 16; ++j) {

@@ -18,10 +18,12 @@ using test::Scratch;
 
 // A checkpoint's matrix: codes [N, K] and scales of blocks_n x blocks_k elements each.
 struct StoredFp8 {
-  StoredFp8(int64_t n, int64_t k, int64_t block_n, int64_t block_k, Random& random)
+  StoredFp8(int64_t n, int64_t k, int64_t block_n, int64_t block_k, Random& random,
+            bool subnormal = true)
       : codes(static_cast<size_t>(n * k)) {
     for (std::byte& c : codes) {
-      const auto code = static_cast<uint8_t>(random.below(256));
+      auto code = static_cast<uint8_t>(random.below(256));
+      if (!subnormal && (code & 0x78) == 0) code |= 0x28;
       c = std::byte{static_cast<uint8_t>((code & 0x7f) == 0x7f ? code - 1 : code)};
     }
     view.dtype = DType::kF8E4M3;
@@ -33,7 +35,9 @@ struct StoredFp8 {
     view.scale_block_k = block_k;
     view.scale_cols = ceil_div(k, block_k);
     for (int64_t i = 0; i < ceil_div(n, block_n) * view.scale_cols; ++i)
-      scales.push_back(static_cast<float>(1e-4 + 1e-3 * random.uniform()));
+      scales.push_back(static_cast<float>(1e-4 + 1e-3 * random.uniform()) *
+                       (random.chance(0.2) ? -1.0f : 1.0f));
+    if (subnormal && scales.size() > 1) scales[1] = 0;
     view.scale = scales.data();
   }
   std::vector<std::byte> codes;
@@ -48,8 +52,11 @@ TEST(Fp8, CodesAsFoundStayAndProductsAreThoseOfTheWidenedWeights) {
   Random random(1);
   for (const auto& [block_n, block_k] : kBlocks)
     for (const int64_t k : {int64_t{31}, int64_t{128}, int64_t{300}}) {
-      const int64_t n = 150, t = 7;
-      const StoredFp8 stored(n, k, block_n, block_k, random);
+      // Tiles with subnormals or scales of zero are expanded by another path, as are those of the
+      // last panel's missing columns.
+      const bool subnormal = random.chance(0.5);
+      const int64_t n = 150, t = subnormal ? 7 : 40;
+      const StoredFp8 stored(n, k, block_n, block_k, random, subnormal);
       ASSERT_TRUE(keeps_fp8_codes(stored.view));
       const Context context(Isa::kReference);
       const auto pack = [&](WeightFormat f) {

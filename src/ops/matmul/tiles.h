@@ -172,7 +172,7 @@ requires(is_expanded(format)) class PanelTiles<Machine, format> {
                              Steps::at(step_ + s);
     for (int64_t line = 0; line < Steps::kBytes; line += 64)
       Machine::prefetch(codes + line + kAhead);
-    Steps::template expand<Machine>(codes, step_ + s, slots_[p][s] + filling_ * 64);
+    Steps::template expand<Machine>(codes, step_ + s, of_[p], slots_[p][s] + filling_ * 64);
     ++done_;
   }
 
@@ -183,6 +183,7 @@ requires(is_expanded(format)) class PanelTiles<Machine, format> {
   int64_t tiles_ = 0, done_ = 0;
   int64_t blocks_ = 1, credit_ = 0;
   int filling_ = 0, current_ = 0;
+  typename Steps::template Block<Machine> of_[2];
   alignas(64) std::byte slots_[2][kPieceSteps][2 * kTileBytes];
 };
 
