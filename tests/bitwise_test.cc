@@ -98,6 +98,49 @@ TEST_P(BitwiseTest, KvPressure) {
   for (const char* prefix : {"seq.0.", "seq.1.", "seq.2."}) expect_same(pressed, prefix);
 }
 
+// Under every rounding profile: chunks, threads, neighbours and ISA leave no trace, and the profile
+// is really taken.
+class ProfileTest : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(ProfileTest, EveryProfileIsInvariant) {
+  if (golden_dir(GetParam()).empty()) GTEST_SKIP() << "no golden case " << GetParam();
+  Tensor plain;
+  for (const RoundingProfile& profile : kRoundingProfiles) {
+    SCOPED_TRACE(profile.name);
+    const auto load = [&](int threads) {
+      return load_case(GetParam(), Compute::kBf16, threads, "cpu", "", profile);
+    };
+    const LoadedCase two = load(2), one = load(1);
+    ASSERT_NE(two.model, nullptr);
+    ASSERT_NE(one.model, nullptr);
+    EXPECT_EQ(two.model->profile.name, profile.name);
+    const auto ids = two.golden.at("input_ids").as<int32_t>();
+    const std::vector<int32_t> head(ids.begin(), ids.begin() + 5);
+    const Tensors whole = run_lists(*two.runtime, *two.model, {.lists = {ids}}).tensors;
+    const auto expect_same = [&](const LoadedCase& c, const RunPlan& plan,
+                                 const std::string& prefix) {
+      const Tensors got = run_lists(*c.runtime, *c.model, plan).tensors;
+      for (const auto& [name, tensor] : whole)
+        EXPECT_TRUE(got.contains(prefix + name) && got.at(prefix + name) == tensor) << name;
+    };
+    expect_same(two, {.lists = {ids}, .chunk = 7}, "");
+    if (two.runtime->isa() > Isa::kAvx2) expect_same(two, {.lists = {ids}, .isa = Isa::kAvx2}, "");
+    expect_same(one, {.lists = {head, ids}, .chunk = 16}, "seq.1.");
+    if (profile.name == kF32Profile.name)
+      plain = whole.at("logits");
+    else
+      EXPECT_FALSE(whole.at("logits") == plain) << "the default's bits: was it taken?";
+  }
+}
+
+std::string test_name(std::string name) {
+  for (char& ch : name)
+    if (ch == '-') ch = '_';
+  return name;
+}
+INSTANTIATE_TEST_SUITE_P(Models, ProfileTest, ::testing::ValuesIn(golden_cases()),
+                         [](const auto& test) { return test_name(test.param); });
+
 std::vector<Setting> settings() {
   std::vector<Setting> out;
   for (const std::string& name : golden_cases())
@@ -107,10 +150,8 @@ std::vector<Setting> settings() {
 
 INSTANTIATE_TEST_SUITE_P(Models, BitwiseTest, ::testing::ValuesIn(settings()),
                          [](const auto& test) {
-                           std::string name = test.param.name;
-                           for (char& ch : name)
-                             if (ch == '-') ch = '_';
-                           return name + "_" + std::string(compute_name(test.param.compute));
+                           return test_name(test.param.name) + "_" +
+                                  std::string(compute_name(test.param.compute));
                          });
 
 }  // namespace

@@ -203,6 +203,30 @@ TEST_F(ScoreCliTest, StepsAreTheCeilingOfTokensOverChunk) {
   }
 }
 
+TEST_F(ScoreCliTest, AProfileIsTakenNamedAndChecked) {
+  std::string f32, hf;
+  for (std::string* bytes : {&f32, &hf}) {
+    const Outcome r = sluice({"score", model_, "--ids", ids_file_, "--out", path("o.safetensors"),
+                              "--profile", bytes == &hf ? "hf" : "f32", "--json"});
+    ASSERT_EQ(r.exit, 0) << r.err;
+    EXPECT_EQ(r.last_line()["profile"], bytes == &hf ? "hf" : "f32");
+    *bytes = contents(path("o.safetensors"));
+  }
+  EXPECT_FALSE(f32 == hf);
+  for (const auto& command : {std::vector<std::string>{"run", model_, "-p", "a"},
+                              {"score", model_, "--ids", ids_file_, "--out", path("o.safetensors")},
+                              {"bench", "experts"},
+                              {"bench", "layer"}}) {
+    std::vector<std::string> args = command;
+    args.insert(args.end(), {"--profile", "vllm"});
+    const Outcome r = sluice(args);
+    EXPECT_EQ(r.exit, 2) << args[0];
+    EXPECT_NE(r.err.find("expected one of f32, hf, aiter, max, tpu, mojo, mojo_quant, sglang"),
+              std::string::npos)
+        << r.err;
+  }
+}
+
 TEST_F(ScoreCliTest, WritesWhatItSays) {
   const std::string batch = file("batch.json", json({ids_, {5, 6, 7}}).dump());
   const Outcome r = sluice({"score", model_, "--ids", batch, "--out", path("o.safetensors"),

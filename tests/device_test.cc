@@ -12,12 +12,17 @@ struct Setting {
   std::string name, device;
   Compute compute;
   std::optional<StoreFormat> weights = {};  // of the experts of a packed store
+  RoundingProfile profile = {};
   std::string weights_name() const {
-    return weights ? std::string(store_format_name(*weights)) + "_" : "";
+    return weights ? fmt::format("{}_", store_format_name(*weights)) : "";
+  }
+  std::string profile_name() const {
+    return profile.name == kF32Profile.name ? "" : fmt::format("_{}", profile.name);
   }
 };
 void PrintTo(const Setting& s, std::ostream* out) {
-  *out << s.name << " " << s.weights_name() << compute_name(s.compute) << " on " << s.device;
+  *out << s.name << " " << s.weights_name() << compute_name(s.compute) << " on " << s.device
+       << ", profile " << s.profile.name;
 }
 
 class DeviceTest : public ::testing::TestWithParam<Setting> {
@@ -35,8 +40,8 @@ class DeviceTest : public ::testing::TestWithParam<Setting> {
       const auto packed = pack_store(*packer, golden_dir(s.name), store, {.weights = *s.weights});
       ASSERT_TRUE(packed.ok()) << packed.status().message();
     }
-    cpu_ = load_case(s.name, s.compute, 2, "cpu", store);
-    device_ = load_case(s.name, s.compute, 2, s.device, store);
+    cpu_ = load_case(s.name, s.compute, 2, "cpu", store, s.profile);
+    device_ = load_case(s.name, s.compute, 2, s.device, store, s.profile);
     ASSERT_NE(cpu_.model, nullptr);
     ASSERT_NE(device_.model, nullptr);
     ids_ = cpu_.golden.at("input_ids").as<int32_t>();
@@ -77,12 +82,16 @@ std::vector<Setting> settings() {
     for (const char* device : {"cuda_host", "cuda"})
       for (const StoreFormat weights : {StoreFormat::kInt4, StoreFormat::kInt8})
         out.push_back({name, device, Compute::kBf16, weights});
+  for (const std::string& name : golden_cases())
+    for (const char* device : {"cuda_host", "cuda"})
+      out.push_back({name, device, Compute::kBf16, {}, parse_rounding_profile("hf").value()});
   return out;
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, DeviceTest, ::testing::ValuesIn(settings()), [](const auto& test) {
-  std::string name = test.param.name + "_" + test.param.device + "_" + test.param.weights_name() +
-                     std::string(compute_name(test.param.compute));
+  std::string name =
+      fmt::format("{}_{}_{}{}{}", test.param.name, test.param.device, test.param.weights_name(),
+                  compute_name(test.param.compute), test.param.profile_name());
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 });

@@ -126,14 +126,15 @@ struct LoadedCase {
 };
 // From `store`, a packed store of the case, where one is given.
 inline LoadedCase load_case(const std::string& name, Compute compute, int threads = 0,
-                            const std::string& device = "cpu", const std::string& store = "") {
+                            const std::string& device = "cpu", const std::string& store = "",
+                            const RoundingProfile& profile = kF32Profile) {
   LoadedCase c;
   auto runtime = Runtime::create({.threads = threads, .device = device});
   EXPECT_TRUE(runtime.ok()) << runtime.status().message();
   if (!runtime.ok()) return c;
   c.runtime = std::move(runtime).value();
-  auto model =
-      load_model(*c.runtime, store.empty() ? golden_dir(name) : store, {.compute = compute});
+  auto model = load_model(*c.runtime, store.empty() ? golden_dir(name) : store,
+                          {.compute = compute, .profile = profile});
   EXPECT_TRUE(model.ok()) << model.status().message();
   if (model.ok()) c.model = std::move(model).value();
   c.golden = read_tensors(golden_dir(name) + "/golden.safetensors");

@@ -35,6 +35,7 @@ struct Bench {
   ExpertShape shape;
   const SyntheticFormat* format = nullptr;
   Arith arith = Arith::kBf16Tile;
+  RoundingProfile profile;
   std::unique_ptr<Runtime> runtime;
   std::unique_ptr<SyntheticExperts> layer;
   std::unique_ptr<RawExperts> raw;  // --prefused no
@@ -129,6 +130,7 @@ struct Step {
     args.weights = weights;
     args.k = b.shape.k;
     args.experts = experts;
+    args.profile = b.profile;
     args.out = {out.data(), t, b.shape.d};
     return moe_experts(b.runtime->context(), args, {workspace.data(), workspace.bytes()});
   }
@@ -201,10 +203,11 @@ nlohmann::ordered_json facts_of(const Bench& b) {
   return {{"command",
            fmt::format(
                "sluice bench experts --shape {} --weights {} --tokens {} --routing {} "
-               "--rotate {} --time {} --seed {} --threads {}{}{} --json",
+               "--rotate {} --time {} --seed {} --threads {}{}{}{} --json",
                o.shape, o.weights, fmt::join(o.tokens, ","), o.routing, o.rotate_gb, o.seconds,
                o.seed, b.runtime->pool().size(), o.prefused ? "" : " --prefused no",
-               b.arith == b.format->arith ? "" : fmt::format(" --arith {}", arith_name(b.arith)))},
+               b.arith == b.format->arith ? "" : fmt::format(" --arith {}", arith_name(b.arith)),
+               o.profile == kF32Profile.name ? "" : " --profile " + o.profile)},
           {"sluice", version()},
           {"build", build_id()},
           {"cpu", cpu_name()},
@@ -214,6 +217,7 @@ nlohmann::ordered_json facts_of(const Bench& b) {
           {"shape", {{"name", s.name}, {"D", s.d}, {"I", s.width}, {"E", s.experts}, {"K", s.k}}},
           {"weights", b.format->name},
           {"arith", arith_name(b.arith)},
+          {"profile", b.profile.name},
           {"kernel", kernel != nullptr ? kernel->name : "none"},
           {"routing", b.options.routing},
           {"seed", b.options.seed},
@@ -286,6 +290,7 @@ Status run_bench_experts(const BenchExpertsOptions& options, Console& console) {
     return invalid_argument("weights: expected one of {}, got \"{}\"", bench_weights(),
                             options.weights);
   SLUICE_ASSIGN_OR_RETURN(b.arith, arith_of(*b.format, options));
+  SLUICE_ASSIGN_OR_RETURN(b.profile, parse_rounding_profile(options.profile));
   SLUICE_ASSIGN_OR_RETURN(b.runtime, Runtime::create({.threads = options.threads}));
   SLUICE_ASSIGN_OR_RETURN(
       b.layer, SyntheticExperts::create(b.runtime->device(), b.runtime->pool(), b.shape, *b.format,

@@ -16,6 +16,7 @@ struct BenchExpertsOptions {
   std::string weights = "bf16";         // a name of bench_weights()
   std::vector<int64_t> tokens = {1, 8, 16, 64, 512};
   std::string mode, arith;          // of the products; empty: the format's default
+  std::string profile = "f32";      // where the layer rounds: a name of kRoundingProfiles
   std::string routing = "uniform";  // uniform, zipf or one
   double rotate_gb = 2.2;           // bytes of weights that calls take turns in
   double seconds = 1.0;             // at least, per number of tokens

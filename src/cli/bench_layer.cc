@@ -65,9 +65,10 @@ nlohmann::ordered_json facts_of(const BenchLayerOptions& o, Runtime& runtime, co
                                 const ExpertShape& e) {
   return {
       {"command", fmt::format("sluice bench layer --shape {} --weights {} --dense {} --tokens {} "
-                              "--context {} --rotate {} --time {} --seed {} --threads {} --json",
+                              "--context {} --rotate {} --time {} --seed {} --threads {}{} --json",
                               o.shape, o.weights, o.dense, fmt::join(o.tokens, ","), o.context,
-                              o.rotate_gb, o.seconds, o.seed, runtime.pool().size())},
+                              o.rotate_gb, o.seconds, o.seed, runtime.pool().size(),
+                              o.profile == kF32Profile.name ? "" : " --profile " + o.profile)},
       {"sluice", version()},
       {"build", build_id()},
       {"cpu", cpu_name()},
@@ -87,6 +88,7 @@ nlohmann::ordered_json facts_of(const BenchLayerOptions& o, Runtime& runtime, co
         {"dense", s.dense}}},
       {"weights", o.weights},
       {"dense", o.dense},
+      {"profile", o.profile},
       {"context", o.context}};
 }
 
@@ -114,6 +116,7 @@ Status run_bench_layer(const BenchLayerOptions& options, Console& console) {
   SLUICE_ASSIGN_OR_RETURN(const LayerShape s, parse_layer_shape(options.shape, &e));
   SLUICE_ASSIGN_OR_RETURN(const SyntheticFormat* format, find_format("weights", options.weights));
   SLUICE_ASSIGN_OR_RETURN(const SyntheticFormat* dense, find_format("dense", options.dense));
+  SLUICE_ASSIGN_OR_RETURN(const RoundingProfile profile, parse_rounding_profile(options.profile));
   SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<Runtime> runtime,
                           Runtime::create({.threads = options.threads}));
   SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<SyntheticExperts> experts,
@@ -131,7 +134,7 @@ Status run_bench_layer(const BenchLayerOptions& options, Console& console) {
   for (const int64_t tokens : options.tokens) {
     SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<SyntheticLayer> layer,
                             SyntheticLayer::create(*runtime, s, e, *experts, *format, *dense,
-                                                   tokens, options.context, options.seed));
+                                                   profile, tokens, options.context, options.seed));
     SLUICE_ASSIGN_OR_RETURN(const nlohmann::ordered_json row,
                             measure(*layer, tokens, options.seconds));
     if (!options.json) print_row(row, console);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -67,7 +68,8 @@ TEST(BenchLayer, ASandwichLayerRunsBothBranches) {
   const std::unique_ptr<SyntheticExperts> weights =
       SyntheticExperts::create(runtime->device(), runtime->pool(), experts, bf16, 1e5, 1).value();
   const std::unique_ptr<SyntheticLayer> layer =
-      SyntheticLayer::create(*runtime, shape, experts, *weights, bf16, bf16, 7, 3, 1).value();
+      SyntheticLayer::create(*runtime, shape, experts, *weights, bf16, bf16, kF32Profile, 7, 3, 1)
+          .value();
   layer->begin_step(0);
   std::string names;
   for (const LayerOp& op : layer->ops()) {
@@ -80,6 +82,46 @@ TEST(BenchLayer, ASandwichLayerRunsBothBranches) {
             "attention_norm_residual dense_norm dense_gate_up dense_down router_norm router "
             "route_sort experts_norm experts ");
   EXPECT_GE(layer->experts_used(), 2);
+}
+
+// One step of a shape, cut in every size.
+std::vector<float> one_step(LayerShape shape, const std::string& profile) {
+  shape.heads = 4, shape.kv_heads = 2, shape.head_size = 64, shape.window = 0;
+  shape.dense = shape.dense > 0 ? 48 : 0;
+  const ExpertShape experts = parse_expert_shape("64,32,6,2").value();
+  const std::unique_ptr<Runtime> runtime = Runtime::create({.threads = 2}).value();
+  const SyntheticFormat& bf16 = synthetic_formats()[1];
+  const std::unique_ptr<SyntheticExperts> weights =
+      SyntheticExperts::create(runtime->device(), runtime->pool(), experts, bf16, 1e5, 1).value();
+  const std::unique_ptr<SyntheticLayer> layer =
+      SyntheticLayer::create(*runtime, shape, experts, *weights, bf16, bf16,
+                             parse_rounding_profile(profile).value(), 7, 3, 1)
+          .value();
+  layer->begin_step(0);
+  for (const LayerOp& op : layer->ops()) {
+    const Status status = op.run();
+    EXPECT_TRUE(status.ok()) << op.name << ": " << status.message();
+  }
+  return {layer->output().begin(), layer->output().end()};
+}
+
+TEST(BenchLayer, BiasesSinksAndProfilesAreInTheResult) {
+  for (const LayerShape& shape : layer_shapes()) {
+    SCOPED_TRACE(shape.name);
+    const std::vector<float> with = one_step(shape, "f32");
+    EXPECT_TRUE(std::all_of(with.begin(), with.end(), [](float v) { return std::isfinite(v); }));
+    EXPECT_NE(with, one_step(shape, "hf"));
+    const bool gpt_oss = shape.name.starts_with("gpt-oss");
+    EXPECT_EQ(shape.bias, gpt_oss);
+    EXPECT_EQ(shape.sinks, gpt_oss);
+    if (!gpt_oss) continue;
+    LayerShape less = shape;
+    less.bias = false;
+    EXPECT_NE(with, one_step(less, "f32"));
+    less = shape;
+    less.sinks = false;
+    EXPECT_NE(with, one_step(less, "f32"));
+  }
 }
 
 TEST(BenchLayer, RefusesWhatItCannotDo) {
@@ -95,6 +137,9 @@ TEST(BenchLayer, RefusesWhatItCannotDo) {
   o = small();
   o.dense = "fp7";
   refused(o, "dense: expected one of f32, bf16");
+  o = small();
+  o.profile = "vllm";
+  refused(o, "rounding profile: expected one of f32, hf");
   o = small();
   o.shape = "gemma5";
   refused(o, "expected a known name or D,I,E,K");

@@ -37,6 +37,9 @@ inline CLI::Option* add_flag(CLI::App& app, const std::string& flags, bool& valu
   return app.add_flag(flags, value, help)->envname(environment_name(flags));
 }
 
+// --profile: where expert layers round.
+void add_profile(CLI::App& app, std::string& profile);
+
 // cli/declare_*.cc
 Command declare_run(CLI::App& app);
 Command declare_chat(CLI::App& app);

@@ -39,6 +39,7 @@ Command declare_bench(CLI::App& app) {
   add_option(*sub, "--arith", (*o).arith,
              "Instead of --mode: f32_fma, bf16_tile, int, int16 or a8g32")
       ->check(CLI::IsMember({"f32_fma", "bf16_tile", "int", "int16", "a8g32"}));
+  add_profile(*sub, o->profile);
   add_option(*sub, "--tokens", o->tokens, "Numbers of tokens, as in 1,8,64")
       ->delimiter(',')
       ->check(CLI::Range(1, 1 << 16))

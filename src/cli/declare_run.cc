@@ -12,6 +12,9 @@ constexpr const char* kRunFooter =
     R"(The text goes to standard output; sampling, speeds, peak memory and the expert picture go to
 standard error. Sampling defaults come from the model's generation_config.json, else temperature 1.
 The same prompt, flags and seed give the same text, whatever else runs beside it.
+--profile hf rounds inside expert layers where transformers' bf16 operators do (aiter, max, tpu, mojo
+and sglang: those projects), to compare with them; Gemma 4's router follows hf and max, too. The
+default is nearer to exact arithmetic.
 
 Examples:
   sluice run models/three-voices -p "In the beginning" -n 60 --experts
@@ -36,6 +39,7 @@ void add_model_options(CLI::App& sub, LoadRequest& load) {
   add_option(sub, "--arith", load.arith,
              "Instead of --compute and --mode: f32_fma, bf16_tile, int, int16 or a8g32")
       ->check(CLI::IsMember({"f32_fma", "bf16_tile", "int", "int16", "a8g32"}));
+  add_profile(sub, load.profile);
   add_option(sub, "--device", load.device,
              "Where steps run: cpu, cuda, cuda:N or auto (a CUDA device where there is one)")
       ->capture_default_str();

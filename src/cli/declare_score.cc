@@ -16,7 +16,8 @@ constexpr const char* kFooter = R"(Files:
   --text FILE       bits per byte: windows of the model's context, each half over the one before,
                     each beginning with the tokenizer's bos (else eos) token if it has one
 
-Results do not depend, bit for bit, on --chunk, --threads, the other sequences or SLUICE_ISA.
+Results do not depend, bit for bit, on --chunk, --threads, the other sequences or SLUICE_ISA; nor do
+those of any --profile, which rounds inside expert layers where that implementation does.
 
 Examples:
   sluice score MODEL --ids prompt.json --out logits.safetensors --compute f32 --trace
@@ -43,6 +44,7 @@ Command declare_score(CLI::App& app) {
   add_option(*sub, "--arith", o->load.arith,
              "Instead of --compute and --mode: f32_fma, bf16_tile, int, int16 or a8g32")
       ->check(CLI::IsMember({"f32_fma", "bf16_tile", "int", "int16", "a8g32"}));
+  add_profile(*sub, o->load.profile);
   add_option(*sub, "--chunk", o->chunk,
              "Tokens of a sequence in one step (default: as many as fit)")
       ->check(CLI::Range(1, 1 << 20));

@@ -41,6 +41,7 @@ Result<LoadedModel> load_for(Console& console, const LoadRequest& request) {
                           arith_choice(request.compute, request.mode, request.arith));
   options.compute = choice.compute;
   options.mode = choice.mode;
+  SLUICE_ASSIGN_OR_RETURN(options.profile, parse_rounding_profile(request.profile));
   SLUICE_ASSIGN_OR_RETURN(loaded.runtime,
                           Runtime::create({.threads = request.threads, .device = request.device}));
   options.copy = request.copy;

@@ -12,8 +12,9 @@ namespace sluice {
 struct LoadRequest {
   std::string model;
   std::string compute = "bf16";
-  std::string mode;   // empty: by the format of the weights
-  std::string arith;  // instead of compute and mode
+  std::string mode;             // empty: by the format of the weights
+  std::string arith;            // instead of compute and mode
+  std::string profile = "f32";  // a name of kRoundingProfiles
   int threads = 0;
   std::string device = "cpu";
   bool copy = false;  // of a store's weights

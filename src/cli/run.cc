@@ -111,7 +111,8 @@ nlohmann::ordered_json json_report(const RunOptions& o, const std::vector<Answer
                                  {"chained_routes", stats.routes.chained_calls},
                                  {"workers", loaded.runtime->pool().size()},
                                  {"isa", isa_name(loaded.runtime->isa())},
-                                 {"compute", compute_name(loaded.model->compute)}};
+                                 {"compute", compute_name(loaded.model->compute)},
+                                 {"profile", loaded.model->profile.name}};
   if (o.experts) line["experts"] = engine.expert_counts();
   return line;
 }

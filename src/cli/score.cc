@@ -66,6 +66,7 @@ nlohmann::ordered_json report_of(const ScoreOptions& o, const LoadedModel& loade
           {"isa", isa_name(loaded.runtime->isa())},
           {"compute", compute_name(model.compute)},
           {"mode", mode_name(model.mode)},
+          {"profile", model.profile.name},
           {"arith", arith_name(of(model.layers.front().moe.down.empty()
                                       ? model.head
                                       : model.layers.front().moe.down[0]))},

@@ -12,6 +12,7 @@
 #include "ops/moe_route_sort/moe_route_sort.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/rope/rope.h"
+#include "ops/router_norm/router_norm.h"
 
 namespace sluice {
 namespace {
@@ -55,6 +56,7 @@ constexpr LayerShape kShapes[] = {{.name = "gemma4-26b-a4b",  // a sliding layer
                                    .head_size = 64,
                                    .window = 128,
                                    .sinks = true,
+                                   .bias = true,
                                    .score = RouteScore::kSoftmaxSelected},
                                   {.name = "gpt-oss-120b",
                                    .experts = "gpt-oss-120b",
@@ -63,6 +65,7 @@ constexpr LayerShape kShapes[] = {{.name = "gemma4-26b-a4b",  // a sliding layer
                                    .head_size = 64,
                                    .window = 128,
                                    .sinks = true,
+                                   .bias = true,
                                    .score = RouteScore::kSoftmaxSelected}};
 
 void fill_uniform(std::span<float> out, float size, uint64_t seed) {
@@ -116,6 +119,11 @@ Status SyntheticLayer::pack(uint64_t seed) {
   if (!quantizes_x(v_.arith)) v_.arith = Arith::kF32Fma;
   SLUICE_ASSIGN_OR_RETURN(o_, linear(format, d, q, seed + 4));
   SLUICE_ASSIGN_OR_RETURN(router_, linear(synthetic_formats()[0], e_.experts, d, seed + 5));
+  if (s_.bias)
+    for (Linear* l : {&q_, &k_, &v_, &o_, &router_}) {
+      l->bias.resize(static_cast<size_t>(l->matrix.n));
+      fill_uniform(l->bias, 0.1f, seed + 9);
+    }
   if (s_.dense == 0) return ok_status();
   std::vector<float> gate(static_cast<size_t>(s_.dense * d)), up(gate.size());
   fill_uniform(gate, std::sqrt(3.0f / static_cast<float>(d)), seed + 6);
@@ -130,13 +138,15 @@ Status SyntheticLayer::pack(uint64_t seed) {
 Result<std::unique_ptr<SyntheticLayer>> SyntheticLayer::create(
     Runtime& runtime, const LayerShape& shape, const ExpertShape& experts,
     const SyntheticExperts& weights, const SyntheticFormat& expert_format,
-    const SyntheticFormat& dense_format, int64_t tokens, int64_t context, uint64_t seed) {
+    const SyntheticFormat& dense_format, const RoundingProfile& profile, int64_t tokens,
+    int64_t context, uint64_t seed) {
   auto made = std::make_unique<SyntheticLayer>();
   SyntheticLayer& l = *made;
   l.runtime_ = &runtime;
   l.context_ = runtime.context();
   l.s_ = shape, l.e_ = experts, l.experts_ = &weights;
   l.expert_format_ = &expert_format, l.dense_format_ = &dense_format;
+  l.profile_ = profile;
   l.t_ = tokens, l.cached_ = context;
   SLUICE_RETURN_IF_ERROR(l.pack(seed));
   const int64_t d = experts.d, q = shape.heads * shape.head_size,
@@ -194,6 +204,7 @@ void SyntheticLayer::add_matmul(std::string_view name, const Linear& w, float* x
                                   {.arith = w.arith,
                                    .x = {x, t_, w.matrix.k},
                                    .w = &w.matrix,
+                                   .bias = w.bias.empty() ? nullptr : w.bias.data(),
                                    .out = {out, t_, w.matrix.n}},
                                   {workspace_.data(), workspace_.bytes()});
                   }});
@@ -254,6 +265,7 @@ void SyntheticLayer::add_router(float* x) {
                     RouteRule rule;
                     rule.score = s_.score;
                     rule.renormalise = s_.score == RouteScore::kSoftmaxAll;
+                    if (s_.sandwich) rule.rounding = profile_.router.route;
                     return moe_route_sort(context_,
                                           {.route = {.logits = MatrixF32(logits_, t_, e_.experts),
                                                      .rule = rule,
@@ -277,6 +289,9 @@ void SyntheticLayer::add_experts(CombineThen then, float* out) {
                     a.weights = weights_;
                     a.k = e_.k;
                     a.experts = experts_->weights(set_);
+                    a.profile = profile_;
+                    if (s_.sandwich && profile_.router.f32_weights)
+                      a.profile.combine.weights = false;
                     a.sorted = {starts_, source_, inverse_};
                     a.then = then;
                     a.norm_weight = ones_;
@@ -337,7 +352,15 @@ void SyntheticLayer::declare_sandwich() {
     add_norm("dense_norm", hidden_, normed_);
     add_dense();
   }
-  add_norm("router_norm", hidden_, normed_);
+  if (profile_.router.norm)
+    ops_.push_back(
+        {"router_norm", [this] {
+           return router_norm(
+               context_,
+               {.x = stream(hidden_), .scale = ones_, .round_bf16 = true, .out = stream(normed_)});
+         }});
+  else
+    add_norm("router_norm", hidden_, normed_);
   add_router(normed_);
   add_norm("experts_norm", hidden_, normed_);
   if (s_.dense > 0) return add_experts(CombineThen::kBranches, second_);

@@ -24,6 +24,7 @@ struct LayerShape {
   int64_t heads = 0, kv_heads = 0, head_size = 0, window = 0;
   int64_t dense = 0;  // width of a dense branch beside the experts; 0: none
   bool qk_norm = false, v_norm = false, k_is_v = false, sinks = false;
+  bool bias = false;      // of q, k, v, o and the router
   bool sandwich = false;  // norms on both sides of every branch, a router with a norm of its own
   RouteScore score = RouteScore::kSoftmaxAll;
 };
@@ -42,16 +43,20 @@ class SyntheticLayer {
   static Result<std::unique_ptr<SyntheticLayer>> create(
       Runtime& runtime, const LayerShape& shape, const ExpertShape& experts,
       const SyntheticExperts& weights, const SyntheticFormat& expert_format,
-      const SyntheticFormat& dense_format, int64_t tokens, int64_t context, uint64_t seed);
+      const SyntheticFormat& dense_format, const RoundingProfile& profile, int64_t tokens,
+      int64_t context, uint64_t seed);
   std::span<const LayerOp> ops() const { return ops_; }
   // The next step's input, and the next copy of the experts.
   void begin_step(int64_t step);
   int64_t experts_used() const;
+  // The residual stream [T, D] behind the last step.
+  std::span<const float> output() const { return {hidden_, static_cast<size_t>(t_ * e_.d)}; }
 
  private:
   struct Linear {
     PackedMatrix matrix;
     Arith arith = Arith::kF32Fma;
+    std::vector<float> bias;  // empty: none
   };
   Status pack(uint64_t seed);
   Result<Linear> linear(const SyntheticFormat& format, int64_t n, int64_t k, uint64_t seed) const;
@@ -71,6 +76,7 @@ class SyntheticLayer {
   LayerShape s_;
   ExpertShape e_;
   const SyntheticExperts* experts_ = nullptr;
+  RoundingProfile profile_;
   const SyntheticFormat *expert_format_ = nullptr, *dense_format_ = nullptr;
   int64_t t_ = 0, cached_ = 0, set_ = 0;
   Linear q_, k_, v_, o_, router_, gate_up_, down_;

@@ -7,6 +7,7 @@
 #include "ops/moe_route_sort/moe_route_sort.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/rope/rope.h"
+#include "ops/router_norm/router_norm.h"
 
 namespace sluice {
 namespace {
@@ -94,16 +95,26 @@ Status Branches::dense(const DenseSpec& d, const DenseWeights& w) const {
   return linear(rows(s_.units, d.width), w.down, {}, stream(s_.branch), arith(w.down));
 }
 
-// The router's product is f32 in every compute mode: a rounded logit flips expert choices.
+Status Branches::norm_for_router(ConstMatrixF32 x, const MoeWeights& w, MatrixF32 out) const {
+  if (!m_.profile.router.norm) return norm(x, w.router_norm.data(), out);
+  return router_norm(
+      c_,
+      {.x = x, .scale = w.router_scale.data(), .eps = m_.spec.eps, .round_bf16 = true, .out = out});
+}
+
+// The router's product is f32 in every compute mode: a rounded logit flips expert choices. Only a
+// profile that rounds where another implementation does rounds it, behind the product.
 Status Branches::route(const MoeSpec& e, const MoeWeights& w, ConstMatrixF32 x, int layer,
                        const Tap* tap) const {
   const MatrixF32 logits = rows(s_.router_logits, e.experts);
   SLUICE_RETURN_IF_ERROR(linear(x, w.router, w.router_bias, logits, Arith::kF32Fma));
   const auto pairs = static_cast<size_t>(t_ * e.k);
   const auto experts = static_cast<size_t>(e.experts);
+  RouteRule rule = e.rule;
+  if (e.router_norm) rule.rounding = m_.profile.router.route;
   SLUICE_RETURN_IF_ERROR(
       moe_route_sort(c_, {.route = {.logits = logits,
-                                    .rule = e.rule,
+                                    .rule = rule,
                                     .k = e.k,
                                     .per_expert_scale = optional(w.per_expert_scale),
                                     .ids = {s_.expert_ids, pairs},
@@ -138,6 +149,8 @@ Status Branches::show_routing(const Tap* tap, int layer, int64_t k) const {
 
 MoeExpertsArgs Branches::experts(const MoeSpec& e, const MoeWeights& w) const {
   const auto pairs = static_cast<size_t>(t_ * e.k);
+  RoundingProfile profile = m_.profile;
+  if (e.router_norm && profile.router.f32_weights) profile.combine.weights = false;
   return {.arith = arith(w.gate_up.front()),
           .x = stream(s_.normed),
           .ids = {s_.expert_ids, pairs},
@@ -146,6 +159,7 @@ MoeExpertsArgs Branches::experts(const MoeSpec& e, const MoeWeights& w) const {
           .experts = {w.gate_up_experts.matrices(), w.down_experts.matrices(),
                       w.gate_up_experts.biases(), w.down_experts.biases(), e.width, e.activation,
                       w.gate_up_experts.panels(), w.down_experts.panels()},
+          .profile = profile,
           .eps = m_.spec.eps,
           .sorted = {{s_.expert_starts, static_cast<size_t>(e.experts + 1)},
                      {s_.pair_source, pairs},

@@ -21,6 +21,8 @@ class Branches {
   Status attend(const AttentionSpec& a, const AttentionWeights& w) const;
   // normed -> branch
   Status dense(const DenseSpec& d, const DenseWeights& w) const;
+  // The residual stream as a router of its own norm reads it, rounded as the profile says.
+  Status norm_for_router(ConstMatrixF32 x, const MoeWeights& w, MatrixF32 out) const;
   // x -> expert_ids, expert_weights, and the pairs sorted by expert
   Status route(const MoeSpec& e, const MoeWeights& w, ConstMatrixF32 x, int layer,
                const Tap* tap) const;

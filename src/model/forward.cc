@@ -61,7 +61,7 @@ Status Step::sandwich_layer(const LayerSpec& l, const LayerWeights& w, int layer
     SLUICE_RETURN_IF_ERROR(on_.dense(*l.dense, w.dense));
   }
   if (l.moe) {
-    SLUICE_RETURN_IF_ERROR(on_.norm(hidden, w.moe.router_norm.data(), normed));
+    SLUICE_RETURN_IF_ERROR(on_.norm_for_router(hidden, w.moe, normed));
     SLUICE_RETURN_IF_ERROR(on_.route(*l.moe, w.moe, normed, layer, tap_));
     SLUICE_RETURN_IF_ERROR(on_.norm(hidden, w.pre_feedforward_norm_2.data(), normed));
     MoeExpertsArgs args = on_.experts(*l.moe, w.moe);

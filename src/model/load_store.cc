@@ -7,6 +7,7 @@
 #include "model/mode.h"
 #include "model/pack_store.h"
 #include "model/place.h"
+#include "model/profile.h"
 #include "model/stored_views.h"
 
 namespace sluice {
@@ -198,6 +199,7 @@ Result<std::unique_ptr<Model>> load_packed_store(Runtime& runtime, const std::st
     SLUICE_RETURN_IF_ERROR(layer.moe.bind(runtime.device()));
   SLUICE_RETURN_IF_ERROR(store->health());
   SLUICE_RETURN_IF_ERROR(check_mode(*model, path));
+  SLUICE_RETURN_IF_ERROR(apply_profile(runtime.device(), options.profile, *model, path));
   model->weight_bytes = loader.bytes();
   if (on_cpu) model->source = std::move(store);  // asked after every step: the mapping is in use
   if (options.progress && !options.progress(table.rules.size(), table.rules.size()))

@@ -9,6 +9,7 @@
 
 #include "device/device.h"
 #include "model/spec.h"
+#include "ops/moe_experts/rounding_profile.h"
 #include "tensor/arith.h"
 #include "weights/packed.h"
 #include "weights/tensor_source.h"
@@ -68,6 +69,7 @@ struct MoeWeights {
   PackedMatrix router;                      // f32 panels [E, D], whatever the compute mode
   F32Vector router_bias;                    // [E]
   F32Vector router_norm;                    // [D]: scale * D^-0.5, folded into a norm weight
+  F32Vector router_scale;                   // [D]: scale in bf16; only where the profile asks
   F32Vector per_expert_scale;               // [E]
   std::vector<PackedMatrix> gate_up, down;  // per expert: kGluPanel16 [2I, D], kPanel16 [D, I]
   std::vector<F32Vector> gate_up_bias, down_bias;  // per expert; gate_up: gate first, then up
@@ -94,6 +96,7 @@ struct Model {
   GenerationDefaults generation;
   Compute compute = Compute::kBf16;
   Mode mode = Mode::kDefault;
+  RoundingProfile profile;
   PackedMatrix
       embedding;      // [V, D] kRowMajor, or with a tied head kPanel16 (then head is a view of it)
   PackedMatrix head;  // [V, D] kPanel16
@@ -110,6 +113,8 @@ struct LoadOptions {
   // file is mapped. Costs that memory beside the page cache, and the time of the copy.
   bool copy = false;
   Mode mode = Mode::kDefault;  // refused where no weight of the model has it
+  // Where the expert layers round; refused where the model has none.
+  RoundingProfile profile;
   // Called with tensors done / total from the loading thread; returning false cancels the load.
   std::function<bool(size_t done, size_t total)> progress;
 };

@@ -3,6 +3,7 @@
 // weights are arguments of their own. Under arith bf16_tile the products round their inputs once
 // more, which only matters where a profile leaves them in f32 (mojo's hidden rows).
 //
+//   router            router, of a router with a norm of its own (Gemma 4)
 //   x * w             weighted_inputs, when the router's weight stands on the input
 //   gate_up + bias    activation.inputs
 //   act(g) (* u)      activation.steps, activation.result
@@ -15,19 +16,30 @@
 // operators of their own (transformers' gpt-oss).
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "base/status.h"
 #include "ops/elementwise/activation.h"
 #include "ops/moe_combine/combine_then.h"
+#include "ops/moe_route/rule.h"
 
 namespace sluice {
+
+// The chain from the residual stream to the router's weights, where the router has a norm of its
+// own. Routers that read the experts' input are f32 in every profile.
+struct RouterRounding {
+  bool norm = false;         // ops/router_norm: x, n, n * scale and out; unset, one folded weight
+  RouteRounding route = {};  // ops/moe_route; .logits: as the router's product leaves them
+  bool f32_weights = false;  // combine takes these weights as they are, whatever it does to others
+};
 
 struct RoundingProfile {
   std::string_view name = "f32";
   ActivationRounding activation = {};
   CombineRounding combine = {};
   bool weighted_inputs = false;
+  RouterRounding router = {};
 };
 
 // Sluice's own and the default: nothing between the products is rounded but by the arith.
@@ -36,7 +48,8 @@ inline constexpr RoundingProfile kF32Profile = {};
 inline constexpr RoundingProfile kRoundingProfiles[] = {
     kF32Profile,
     // transformers 5.23, {Qwen3Moe,GptOss,Gemma4}*Experts.forward, eager, all tensors bf16: every
-    // operator rounds; experts are visited in ascending id and index_add_ sums in bf16.
+    // operator rounds; experts are visited in ascending id and index_add_ sums in bf16. Gemma 4's
+    // router: softmax and what follows in f32 over bf16 logits, and f32 weights.
     {.name = "hf",
      .activation = {.inputs = true, .steps = true, .result = true},
      .combine = {.rows = true,
@@ -46,18 +59,21 @@ inline constexpr RoundingProfile kRoundingProfiles[] = {
                  .result = true,
                  .fused = false,
                  .order = CombineOrder::kSlot},
-     .weighted_inputs = true},
+     .weighted_inputs = true,
+     .router = {.norm = true, .route = {.logits = true}, .f32_weights = true}},
     // ROCm/aiter e4048607a5, the reference of op_tests (torch_moe): first product and activation in
     // f32, one cast to the output dtype; second product, f32 router weight and sum over k in f32;
     // one cast. (Its kernels' atomic bf16 sums have no order and no profile.)
     {.name = "aiter", .activation = {.result = true}, .combine = {.result = true, .fused = false}},
     // modular/modular, nn/moe and the Gemma 4 graph: grouped matmuls store bf16, the activation is
     // one element-wise kernel in f32 with one cast; weights are cast to bf16, and combine is a
-    // batched matmul [1, K] x [K, D]: f32 accumulation, one cast.
+    // batched matmul [1, K] x [K, D]: f32 accumulation, one cast. Gemma 4's router: as hf's, its
+    // weights cast at the end.
     {.name = "max",
      .activation = {.inputs = true, .result = true},
      .combine = {.rows = true, .weights = true, .result = true},
-     .weighted_inputs = true},
+     .weighted_inputs = true,
+     .router = {.norm = true, .route = {.logits = true, .out = true}}},
     // vllm-project/tpu-inference b8692ff01, fused_moe_gmm: activation on the f32 accumulator with
     // one cast, second product cast, weights cast to bf16 before they multiply and add in f32, one
     // cast.
@@ -82,5 +98,7 @@ inline constexpr RoundingProfile kRoundingProfiles[] = {
 
 // The profile of that name; unknown: a sentence that lists them.
 Result<RoundingProfile> parse_rounding_profile(std::string_view name);
+// "f32, hf, aiter, ..."
+std::string rounding_profile_names();
 
 }  // namespace sluice
