@@ -31,9 +31,22 @@ void parallel_ranges(const ExecContext& context, int64_t n, int64_t grain, const
   for (int64_t i = 0; i < ranges; ++i) one(i, 0);
 }
 
+// Calls body(i, worker) for i in [0, n), one by one in ascending order of their beginnings, worker
+// in [0, workers_of(context)). CPU only.
+inline int64_t workers_of(const ExecContext& context) {
+  return context.pool != nullptr ? context.pool->size() : 1;
+}
+template <class Body>
+void parallel_items(const ExecContext& context, int64_t n, const Body& body) {
+  const auto one = [&](int64_t i, int worker) { body(i, static_cast<int64_t>(worker)); };
+  if (context.pool != nullptr) return context.pool->parallel_for(n, 1, std::cref(one));
+  const ScopedFloatEnv env;
+  for (int64_t i = 0; i < n; ++i) one(i, 0);
+}
+
 // The grain that gives each worker about four ranges of at least `least` indices.
 inline int64_t balanced_grain(const ExecContext& context, int64_t n, int64_t least) {
-  const int64_t workers = context.pool != nullptr ? context.pool->size() : 1;
+  const int64_t workers = workers_of(context);
   const int64_t grain = (n + workers * 4 - 1) / (workers * 4);
   return grain < least ? least : grain;
 }

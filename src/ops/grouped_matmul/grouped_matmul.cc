@@ -44,10 +44,11 @@ Status check_starts(const GroupedMatmulArgs& a) {
       return invalid_argument("grouped_matmul: starts: expected ascending, expert {} has {} slots",
                               e, slots_of(a, e));
   const int64_t slots = a.starts.back();
-  if (slots > static_cast<int64_t>(a.source.size()) || slots > a.out.rows)
-    return invalid_argument("grouped_matmul: starts: {} slots, but source has {} and out {} rows",
-                            slots, a.source.size(), a.out.rows);
-  for (int64_t s = 0; s < slots; ++s)
+  const int64_t sources = a.source.empty() ? a.x.rows : std::ssize(a.source);
+  if (slots > sources || slots > a.out.rows)
+    return invalid_argument("grouped_matmul: starts: {} slots, but {} has {} and out {} rows",
+                            slots, a.source.empty() ? "x" : "source", sources, a.out.rows);
+  for (int64_t s = 0; s < slots && !a.source.empty(); ++s)
     if (a.source[static_cast<size_t>(s)] < 0 || a.source[static_cast<size_t>(s)] >= a.x.rows)
       return invalid_argument("grouped_matmul: source: expected in [0, {}), got {}", a.x.rows,
                               a.source[static_cast<size_t>(s)]);
@@ -104,32 +105,6 @@ Result<int64_t> list_active(const GroupedMatmulArgs& a, int32_t* active) {
   return count;
 }
 
-// The product of one expert, all its rows and panels.
-PanelProduct expert_product(const GroupedPlan& plan, int64_t e) {
-  const GroupedMatmulArgs& a = plan.args;
-  const PackedMatrix& w = *a.experts[static_cast<size_t>(e)];
-  const int64_t start = a.starts[static_cast<size_t>(e)];
-  PanelProduct product;
-  product.x = a.x.data;
-  product.rows = a.source.data() + start;
-  product.x_stride = a.x.stride;
-  product.row_count = slots_of(a, e);
-  product.k = w.k;
-  product.prepared = plan.prepared + prepared_floats(start, w.k, a.arith);
-  product.panels = w.data;
-  product.block = w.block;
-  product.panel_bytes = panel_bytes(w.format, w.k, w.block);
-  product.panel_end = w.panels();
-  product.n = w.n;
-  product.glu_layout = w.layout == WeightLayout::kGluPanel16;
-  product.bias = a.bias.empty() ? nullptr : a.bias[static_cast<size_t>(e)];
-  product.out = a.out.data + start * a.out.stride;
-  product.out_stride = a.out.stride;
-  product.epilogue = plan.epilogue;
-  product.epilogue_data = &a.activation;
-  return product;
-}
-
 // Of a device's call: the first expert that is there, which every other one must look like.
 Result<const PackedMatrix*> check_device_experts(const GroupedMatmulArgs& a, int64_t slots) {
   SLUICE_RETURN_IF_ERROR(check_lists(a));
@@ -152,12 +127,15 @@ Result<const PackedMatrix*> check_device_experts(const GroupedMatmulArgs& a, int
 
 // Panels per range: about 256 KiB, so that an expert's rows find them in the second-level cache,
 // even because gate and up panels belong together, and fewer when the workers would starve.
+int64_t most_panels(const PanelProduct& product, size_t range_bytes) {
+  const auto most = static_cast<int64_t>(range_bytes / product.panel_bytes) / 4 * 4;
+  return most < 4 ? 4 : most;
+}
 int64_t panel_grain(const ExecContext& context, const PanelProduct& product, int64_t active,
                     size_t range_bytes) {
-  const int64_t workers = context.pool != nullptr ? context.pool->size() : 1;
-  const auto most = static_cast<int64_t>(range_bytes / product.panel_bytes) / 4 * 4;
-  const int64_t fair = round_up(ceil_div(product.panel_end * active, workers * 8), 4);
-  return most < 4 ? 4 : fair < most ? fair : most;
+  const int64_t most = most_panels(product, range_bytes);
+  const int64_t fair = round_up(ceil_div(product.panel_end * active, workers_of(context) * 8), 4);
+  return fair < most ? fair : most;
 }
 
 }  // namespace
@@ -195,13 +173,39 @@ Result<GroupedPlan> plan_grouped(const ExecContext& context, const GroupedMatmul
   return plan;
 }
 
-// All rows of x in order, rounded once for all their slots; false where that does not pay or fit.
-static bool round_once(const ExecContext& context, const GroupedPlan& plan, PanelProduct* all) {
+PanelProduct expert_product(const GroupedPlan& plan, int64_t e) {
+  const GroupedMatmulArgs& a = plan.args;
+  const PackedMatrix& w = *a.experts[static_cast<size_t>(e)];
+  const int64_t start = a.starts[static_cast<size_t>(e)];
+  PanelProduct product;
+  product.x = a.source.empty() ? a.x.data + start * a.x.stride : a.x.data;
+  product.rows = a.source.empty() ? nullptr : a.source.data() + start;
+  product.x_stride = a.x.stride;
+  product.row_count = slots_of(a, e);
+  product.k = w.k;
+  product.prepared = plan.prepared + prepared_floats(start, w.k, a.arith);
+  product.panels = w.data;
+  product.block = w.block;
+  product.panel_bytes = panel_bytes(w.format, w.k, w.block);
+  product.panel_end = w.panels();
+  product.n = w.n;
+  product.glu_layout = w.layout == WeightLayout::kGluPanel16;
+  product.bias = a.bias.empty() ? nullptr : a.bias[static_cast<size_t>(e)];
+  product.out = a.out.data + start * a.out.stride;
+  product.out_stride = a.out.stride;
+  product.epilogue = plan.epilogue;
+  product.epilogue_data = &a.activation;
+  return product;
+}
+
+bool round_once(const ExecContext& context, const GroupedPlan& plan, PanelProduct* all) {
   const ConstMatrixF32& x = plan.args.x;
   const int64_t floats = prepared_floats(x.rows, x.cols, plan.args.arith);
-  if (plan.kernel->gather == nullptr || 2 * x.rows > plan.args.starts.back()) return false;
+  if (plan.kernel->gather == nullptr || plan.args.source.empty()) return false;
+  if (2 * x.rows > plan.args.starts.back()) return false;
   if (plan.rounded.bytes < static_cast<size_t>(floats) * sizeof(float)) return false;
   *all = expert_product(plan, plan.active[0]);
+  all->x = x.data;
   all->rows = nullptr;
   all->row_count = x.rows;
   all->prepared = reinterpret_cast<float*>(plan.rounded.data);
@@ -246,6 +250,16 @@ void multiply_grouped(const ExecContext& context, const GroupedPlan& plan) {
     product.panel_end = product.panel_begin + grain < panels ? product.panel_begin + grain : panels;
     plan.kernel->multiply(product);
   });
+}
+
+void multiply_whole(const GroupedPlan& plan, PanelProduct product) {
+  const int64_t panels = product.panel_end;
+  const int64_t grain = most_panels(product, plan.kernel->range_bytes);
+  for (int64_t p = 0; p < panels; p += grain) {
+    product.panel_begin = p;
+    product.panel_end = p + grain < panels ? p + grain : panels;
+    plan.kernel->multiply(product);
+  }
 }
 
 Status launch_grouped(const ExecContext& context, const GroupedMatmulArgs& args, int64_t slots,

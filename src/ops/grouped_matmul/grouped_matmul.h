@@ -9,7 +9,8 @@
 //
 // tensor  | shape           | dtype            | layout
 // x       | [*, K]          | f32              | row stride
-// source  | [R]             | i32              | row of x of each slot (moe_sort), R = T*K
+// source  | [R]             | i32              | row of x of each slot (moe_sort), R = T*K; empty:
+//         |                 |                  | slot s takes row s
 // starts  | [E+1]           | i32              | starts[0] = 0, ascending, starts[E] <= R
 // experts | [E] pointers    | as matmul's w    | kPanel16 or, for glu, kGluPanel16; lie anywhere
 // bias    | [E] pointers    | f32              | optional; glu: 2 I values, gate first

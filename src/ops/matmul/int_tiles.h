@@ -380,7 +380,7 @@ class IntTileProduct {
     if constexpr (Rows > 2 && Count > 1) tiles.template store<5>(sums + 2 * next + 16, kStride);
   }
 
-  // Scales up to `count` of the pending rows.
+  // Scales up to `count` of the pending rows; those that are complete go on to the epilogue.
   SLUICE_SIMD_INLINE void scale(int64_t count) {
     IntPending& p = pending_;
     while (count > 0 && p.done < p.rows) {
@@ -394,16 +394,14 @@ class IntTileProduct {
                                            p.panels * 16, rows, p.corrections[t] + r,
                                            p.scales[t] + r, p.weight_scales[panel], p.first,
                                            p.acc + at + panel * 16);
+      if (p.last)
+        product_.epilogue({&product_, p.acc + at, p.row + p.done, rows, p.panel, p.panels});
       p.done += rows;
       count -= rows;
     }
   }
-  // Scales what is left, and hands rows that are complete to the epilogue.
   void finish() {
     scale(pending_.rows);
-    if (pending_.last)
-      product_.epilogue(
-          {&product_, pending_.acc, pending_.row, pending_.rows, pending_.panel, pending_.panels});
     pending_ = {};
   }
 

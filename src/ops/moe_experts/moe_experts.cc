@@ -2,6 +2,7 @@
 
 #include "ops/grouped_matmul/grouped.h"
 #include "ops/kernel_table.h"
+#include "ops/moe_experts/by_expert.h"
 #include "ops/moe_experts/kernels.h"
 #include "ops/moe_sort/moe_sort.h"
 
@@ -151,22 +152,21 @@ Isa common_isa(const ExecContext& context, const MoeExpertsArgs& args) {
   return isa;
 }
 
-// From here on slot s takes row s.
-void every_slot(const Scratch& s) {
-  for (size_t i = 0; i < s.source.size(); ++i) s.source[i] = static_cast<int32_t>(i);
+Workspace hidden_place(const MoeExpertsArgs& args, const Scratch& s) {
+  const int64_t floats = prepared_floats(std::ssize(args.ids), args.experts.width, args.arith);
+  return {reinterpret_cast<std::byte*>(s.hidden), static_cast<size_t>(floats) * sizeof(float)};
 }
 
 // x to hidden: gate and up, activation, and the second product's row blocks.
-Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs& args,
-                                const Scratch& s) {
+Result<GroupedPlan> plan_up(const ExecContext& context, const MoeExpertsArgs& args,
+                            const Scratch& s) {
   GroupedMatmulArgs a;
   a.arith = args.arith;
   a.x = args.x;
   a.source = s.sorted.source;
   if (weighs_input(args)) {
     a.x = {s.weighed, static_cast<int64_t>(args.ids.size()), args.x.cols};
-    every_slot(s);
-    a.source = s.source;
+    a.source = {};
   }
   a.starts = s.sorted.starts;
   a.experts = args.experts.gate_up;
@@ -178,51 +178,43 @@ Result<GroupedPlan> multiply_up(const ExecContext& context, const MoeExpertsArgs
   SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, a, s.active.data()));
   if (plan.active.empty()) return plan;
   plan.prepared = s.prepared;
-  if (quantizes_x(args.arith)) {
-    // Nobody needs the hidden rows' place before the products.
-    const auto floats =
-        prepared_floats(static_cast<int64_t>(args.ids.size()), args.experts.width, args.arith);
-    plan.rounded = {reinterpret_cast<std::byte*>(s.hidden),
-                    static_cast<size_t>(floats) * sizeof(float)};
-    prepare_grouped(context, plan);
-    multiply_grouped(context, plan);
-    return plan;
-  }
+  if (quantizes_x(args.arith)) return plan;
   const Kernel<PanelEpilogue>* epilogue =
       select_kernel(moe_experts_epilogues(), plan.isa,
                     args.arith == Arith::kF32Fma ? "f32" : "bf16", "any", arith_name(args.arith));
   if (epilogue == nullptr) return unimplemented("no epilogue of arith {}", arith_name(args.arith));
   plan.epilogue = epilogue->run;
-  prepare_grouped(context, plan);
-  multiply_grouped(context, plan);
   return plan;
 }
 
 // hidden to y: the rows are already what the kernel streams, but where they are quantised.
-Status multiply_down(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s,
-                     const GroupedPlan& up, MatrixF32 y) {
-  every_slot(s);
+Result<GroupedPlan> plan_down(const ExecContext& context, const MoeExpertsArgs& args,
+                              const Scratch& s, const GroupedPlan& up, MatrixF32 y) {
   GroupedMatmulArgs a;
   a.arith = args.arith;
   a.x = up.args.out;
-  a.source = s.source;
   a.starts = s.sorted.starts;
   a.experts = args.experts.down;
   a.bias = args.experts.down_bias;
   a.out = y;
   SLUICE_ASSIGN_OR_RETURN(GroupedPlan plan, plan_grouped(context, a, s.active.data()));
-  if (plan.active.empty()) return ok_status();
-  if (quantizes_x(args.arith)) {
-    plan.prepared = s.down_prepared;
-    prepare_grouped(context, plan);
-    multiply_grouped(context, plan);
-    return ok_status();
-  }
-  if (plan.kernel->prepare != up.kernel->prepare)
+  if (plan.active.empty()) return plan;
+  plan.prepared = quantizes_x(args.arith) ? s.down_prepared : s.hidden;
+  if (!quantizes_x(args.arith) && plan.kernel->prepare != up.kernel->prepare)
     return internal_error("the two products' kernels take rows in different blocks");
-  plan.prepared = s.hidden;
-  multiply_grouped(context, plan);
-  return ok_status();
+  return plan;
+}
+
+// All experts' first products, then all their second ones: every worker may have a part of every
+// expert, and meets the others in between.
+void multiply_in_phases(const ExecContext& context, const MoeExpertsArgs& args, const Scratch& s,
+                        GroupedPlan& up, const GroupedPlan& down) {
+  // Nobody needs the hidden rows' place before the products.
+  if (quantizes_x(args.arith)) up.rounded = hidden_place(args, s);
+  prepare_grouped(context, up);
+  multiply_grouped(context, up);
+  if (quantizes_x(args.arith)) prepare_grouped(context, down);
+  multiply_grouped(context, down);
 }
 
 // Both products on the CPU.
@@ -230,9 +222,14 @@ Status multiply(const ExecContext& context, const MoeExpertsArgs& args, const Sc
                 MatrixF32 y) {
   ExecContext products = context;
   products.isa = common_isa(context, args);
-  const Result<GroupedPlan> up = multiply_up(products, args, s);
+  Result<GroupedPlan> up = plan_up(products, args, s);
   SLUICE_RETURN_IF_ERROR(up.status().annotate("moe_experts: gate_up"));
-  return multiply_down(products, args, s, *up, y).annotate("moe_experts: down");
+  if (up->active.empty()) return ok_status();
+  const Result<GroupedPlan> down = plan_down(products, args, s, *up, y);
+  SLUICE_RETURN_IF_ERROR(down.status().annotate("moe_experts: down"));
+  if (!multiply_by_expert(products, *up, *down, hidden_place(args, s)))
+    multiply_in_phases(products, args, s, *up, *down);
+  return ok_status();
 }
 
 // Both products on a device. Hidden rows stay f32; the second product rounds them as it reads, or
