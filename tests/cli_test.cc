@@ -261,9 +261,13 @@ TEST_F(ScoreCliTest, EveryFlagHasAnEnvironmentName) {
 }
 
 TEST_F(CliTest, AnUnknownCommandIsNamed) {
-  const Outcome r = sluice({"bogus"});
-  EXPECT_EQ(r.exit, 2);
-  EXPECT_NE(r.err.find("no command \"bogus\""), std::string::npos) << r.err;
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"bogus"}, {"bench", "bogus"}}) {
+    const Outcome r = sluice(words);
+    EXPECT_EQ(r.exit, 2);
+    const std::string named = fmt::format("no command \"{}\"", fmt::join(words, " "));
+    EXPECT_NE(r.err.find(named), std::string::npos) << r.err;
+  }
 }
 
 TEST_F(CliTest, EnvironmentNamesOfOtherCommandsAreLeftAlone) {
@@ -309,6 +313,29 @@ TEST_F(ScoreCliTest, BadPathsAreExplained) {
   // Nothing half-written stays behind.
   for (const auto& entry : fs::directory_iterator(dir_))
     EXPECT_EQ(entry.path().string().find("safetensors"), std::string::npos) << entry.path();
+}
+
+TEST_F(ScoreCliTest, BadPacksAreExplained) {
+  const std::string store = path("store");
+  const auto with = [&](const std::vector<std::string>& options) {
+    std::vector<std::string> args = {"pack", model_, "-o", store};
+    args.insert(args.end(), options.begin(), options.end());
+    return args;
+  };
+  expect_failure(with({"--weights", "q4"}), {"weights: format: expected int4", "\"q4\""});
+  expect_failure(with({"--head", "int5"}), {"head: format: expected", "\"int5\""});
+  expect_failure(with({"--weights", "int4", "--group", "100"}),
+                 {"group", "128, 256 or 512", "100"});
+  expect_failure(with({"--group", "128"}), {"group: is for int4 and int8"});
+  expect_failure({"pack", model_}, {"expected -o STORE"});
+  expect_failure({"pack", "--verify", model_}, {model_, "expected a packed store"});
+  expect_failure({"pack", model_, "-o", path("no/such")}, {"no/such", "cannot make"});
+  fs::create_directories(store);
+  file("store/mine", "x");
+  expect_failure(with({}), {store, "a directory with mine"});
+  EXPECT_EQ(contents(store + "/mine"), "x");
+  // What `run` would refuse, `inspect` foretells.
+  expect_failure({"inspect", model_, "--mode", "int"}, {"mode int is for weights in"});
 }
 
 TEST_F(ScoreCliTest, AnErrorIsAJsonLineToo) {

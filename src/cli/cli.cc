@@ -74,12 +74,17 @@ bool is_command_at_hand(const CLI::App& app, int argc, char** argv) {
   return false;
 }
 
-// The first word, where it names no command.
-const char* unknown_command(std::span<const Command> commands, int argc, char** argv) {
-  if (argc < 2 || argv[1][0] == '-') return nullptr;
-  for (const Command& c : commands)
-    if (top_of(*c.app).check_name(argv[1])) return nullptr;
-  return argv[1];
+// The first word, or the first two of a command inside another, where they name no command.
+std::string unknown_command(std::span<const Command> commands, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return "";
+  bool inside = false;
+  for (const Command& c : commands) {
+    const CLI::App& top = top_of(*c.app);
+    if (!top.check_name(argv[1])) continue;
+    if (&top == c.app || argc < 3 || argv[2][0] == '-' || c.app->check_name(argv[2])) return "";
+    inside = true;
+  }
+  return inside ? fmt::format("{} {}", argv[1], argv[2]) : argv[1];
 }
 
 }  // namespace
@@ -119,9 +124,9 @@ int run_cli(int argc, char** argv) {
     commands.push_back(declare(app));
   for (const Command& c : commands)
     if (!is_command_at_hand(*c.app, argc, argv)) forget_environment(*c.app);
-  if (const char* word = unknown_command(commands, argc, argv); word != nullptr) {
+  if (const std::string words = unknown_command(commands, argc, argv); !words.empty()) {
     console.err << fmt::format("sluice: there is no command \"{}\"; `sluice --help` lists them\n",
-                               word);
+                               words);
     return kExitUsage;
   }
   try {

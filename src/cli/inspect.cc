@@ -13,6 +13,7 @@
 #include "model/config.h"
 #include "model/footprint.h"
 #include "model/forward.h"
+#include "model/mode.h"
 #include "model/pack_store.h"
 
 namespace sluice {
@@ -74,6 +75,10 @@ Findings read_all(const std::string& model, const ArithChoice& choice) {
   if (f.source == nullptr) return f;
   f.resolution = resolve(f.table, *f.source, f.config->quantization);
   f.problems.insert(f.problems.end(), f.resolution.problems.begin(), f.resolution.problems.end());
+  std::set<WeightFormat> formats;
+  for (const ResolvedRule& r : f.resolution.rules)
+    if (r.rule->k > 0) formats.insert(packed_format(*r.rule, &r, f.compute));
+  if (f.problems.empty()) note(check_mode(f.mode, formats, model), &f.problems);
   return f;
 }
 

@@ -12,22 +12,37 @@ namespace {
 
 using nlohmann::ordered_json;
 
+Result<StoreFormat> format_of(std::string_view option, const std::string& name) {
+  const Result<StoreFormat> format = store_format_from_name(name);
+  if (!format.ok()) return format.status().annotate(option);
+  return format;
+}
+
 Result<PackOptions> pack_options(const PackCommandOptions& o) {
   PackOptions out;
-  SLUICE_ASSIGN_OR_RETURN(out.weights, store_format_from_name(o.weights));
+  SLUICE_ASSIGN_OR_RETURN(out.weights, format_of("weights", o.weights));
   if (!o.dense.empty()) {
-    SLUICE_ASSIGN_OR_RETURN(out.dense, store_format_from_name(o.dense));
+    SLUICE_ASSIGN_OR_RETURN(out.dense, format_of("dense", o.dense));
   }
   if (!o.head.empty()) {
-    SLUICE_ASSIGN_OR_RETURN(out.head, store_format_from_name(o.head));
+    SLUICE_ASSIGN_OR_RETURN(out.head, format_of("head", o.head));
   }
   out.group = o.group;
   out.nearest = o.nearest;
+  const StoreFormat formats[] = {out.weights, out.dense_or_default(), out.head_or_default()};
+  const bool grouped = std::any_of(std::begin(formats), std::end(formats), [](StoreFormat f) {
+    return f == StoreFormat::kInt4 || f == StoreFormat::kInt8;
+  });
+  if (out.group != PackOptions().group && !grouped)
+    return invalid_argument("group: is for int4 and int8; nothing is packed so");
   return out;
 }
 
 Status verify(Runtime& runtime, const std::string& path, ordered_json* report, Console& console) {
   const double start = now_seconds();
+  if (!is_packed_store(path))
+    return invalid_argument("{}: expected a packed store to verify, found no {} in it", path,
+                            kStoreFileName);
   SLUICE_ASSIGN_OR_RETURN(const auto store, PackedStore::open(path));
   Progress progress(console, "verifying");
   SLUICE_RETURN_IF_ERROR(store->verify(runtime.pool(), [&](uint64_t done, uint64_t total) {
@@ -65,7 +80,7 @@ void print_pack(const PackCommandOptions& o, const ordered_json& report, Console
 
 Status run_pack(const PackCommandOptions& o, Console& console) {
   if (o.out.empty() && !o.verify)
-    return invalid_argument("pack: expected -o STORE, or --verify and a store");
+    return invalid_argument("expected -o STORE, or --verify and a store");
   SLUICE_ASSIGN_OR_RETURN(const auto runtime, Runtime::create({.threads = o.threads}));
   ordered_json report = ordered_json::object();
   if (!o.out.empty()) {

@@ -149,16 +149,21 @@ Result<std::vector<PackedMatrix>> pack_contents(Device& device, ThreadPool& pool
   return made;
 }
 
-// How many copies of a layer calls take turns in.
-Result<int64_t> copies_that_fit(double set_bytes, double rotate_bytes) {
+// How many copies of a layer calls take turns in. Asked before anything is made, which takes the
+// weights of its contents as f32 besides.
+Result<int64_t> copies_that_fit(const ExpertShape& shape, size_t expert_bytes,
+                                double rotate_bytes) {
   const double limit = static_cast<double>(memory_limit_bytes()) / 2;
-  if (set_bytes > limit)
+  const double layer = static_cast<double>(expert_bytes) * static_cast<double>(shape.experts);
+  const double f32 = 12.0 * static_cast<double>(shape.d * shape.width) *
+                     static_cast<double>(std::min(kContents, shape.experts));
+  if (std::max(layer, f32) > limit)
     return resource_exhausted(
         "one layer takes {:.1f} GB, half of this machine's memory is {:.1f} GB; "
-        "give fewer experts by --shape D,I,E,K",
-        set_bytes / 1e9, limit / 1e9);
-  const auto wanted = static_cast<int64_t>(std::ceil(rotate_bytes / set_bytes));
-  return std::max<int64_t>(1, std::min(wanted, static_cast<int64_t>(limit / set_bytes)));
+        "give fewer or smaller experts by --shape D,I,E,K",
+        std::max(layer, f32) / 1e9, limit / 1e9);
+  const auto wanted = static_cast<int64_t>(std::ceil(rotate_bytes / layer));
+  return std::max<int64_t>(1, std::min(wanted, static_cast<int64_t>(limit / layer)));
 }
 
 }  // namespace
@@ -194,13 +199,14 @@ Result<std::unique_ptr<SyntheticExperts>> SyntheticExperts::create(Device& devic
                                                                    uint64_t seed) {
   auto layer = std::make_unique<SyntheticExperts>();
   layer->shape_ = shape;
+  const size_t bytes =
+      packed_bytes(format.format, WeightLayout::kGluPanel16, 2 * shape.width, shape.d) +
+      packed_bytes(format.format, WeightLayout::kPanel16, shape.d, shape.width);
+  layer->expert_bytes_ = bytes;
+  SLUICE_ASSIGN_OR_RETURN(layer->sets_, copies_that_fit(shape, bytes, rotate_bytes));
   SLUICE_ASSIGN_OR_RETURN(const std::vector<PackedMatrix> made,
                           pack_contents(device, pool, shape, format, seed));
-  const size_t contents = made.size() / 2, bytes = made[0].bytes + made[1].bytes;
-  layer->expert_bytes_ = bytes;
-  SLUICE_ASSIGN_OR_RETURN(
-      layer->sets_, copies_that_fit(static_cast<double>(bytes) * static_cast<double>(shape.experts),
-                                    rotate_bytes));
+  const size_t contents = made.size() / 2;
   const int64_t experts = layer->sets_ * shape.experts;
   // A piece more than there is, so that the probe of the read rate may take whole pieces.
   SLUICE_ASSIGN_OR_RETURN(

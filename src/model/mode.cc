@@ -1,6 +1,5 @@
 #include "model/mode.h"
 
-#include <set>
 #include <string>
 
 #include "ops/matmul/panels.h"
@@ -18,14 +17,21 @@ std::string formats_of(Mode mode) {
 
 }  // namespace
 
+Status check_mode(Mode mode, const std::set<WeightFormat>& formats, const std::string& path) {
+  if (mode == Mode::kDefault) return ok_status();
+  std::set<std::string_view> names;
+  for (const WeightFormat f : formats) {
+    if (has_mode(f, mode)) return ok_status();
+    names.insert(weight_format_name(f));
+  }
+  return invalid_argument("{}: mode {} is for weights in {}; this model's are in {}", path,
+                          mode_name(mode), formats_of(mode), fmt::join(names, ", "));
+}
+
 Status check_mode(const Model& model, const std::string& path) {
-  if (model.mode == Mode::kDefault) return ok_status();
-  std::set<std::string_view> held;
-  bool found = false;
+  std::set<WeightFormat> formats;
   const auto see = [&](const PackedMatrix& w) {
-    if (w.empty()) return;
-    held.insert(weight_format_name(w.format));
-    found = found || has_mode(w.format, model.mode);
+    if (!w.empty()) formats.insert(w.format);
   };
   see(model.head);
   for (const LayerWeights& l : model.layers) {
@@ -35,9 +41,7 @@ Status check_mode(const Model& model, const std::string& path) {
     for (const PackedMatrix& w : l.moe.gate_up) see(w);
     for (const PackedMatrix& w : l.moe.down) see(w);
   }
-  if (found) return ok_status();
-  return invalid_argument("{}: mode {} is for weights in {}; this model's are in {}", path,
-                          mode_name(model.mode), formats_of(model.mode), fmt::join(held, ", "));
+  return check_mode(model.mode, formats, path);
 }
 
 }  // namespace sluice
