@@ -162,11 +162,28 @@ struct TileShape {
   int64_t stride = 0;  // panels per row of acc
 };
 
-// acc[r] += x[r] * w for the R rows of one panel; neighbouring rows lie P accumulators apart.
+// acc[r][p] += x[r] * w[p] for R rows of P panels. Row by row, so that one broadcast is alive at a
+// time: panel by panel GCC 12 keeps all R of them for the next panel and, at 12 x 2, spills half of
+// the accumulators.
 template <class V, int R, int P>
-SLUICE_SIMD_INLINE void add_products(const float* x, typename V::F w, typename V::F* acc) {
+SLUICE_SIMD_INLINE void add_products(const float* x, const typename V::F* w, typename V::F* acc) {
 #pragma GCC unroll 12
-  for (int r = 0; r < R; ++r) acc[r * P] = V::fma(V::set1(x[r]), w, acc[r * P]);
+  for (int r = 0; r < R; ++r) {
+    const auto b = V::set1(x[r]);
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) acc[r * P + p] = V::fma(b, w[p], acc[r * P + p]);
+  }
+}
+
+// The weights of k = 2 j, or 2 j + 1, of a step of P panels.
+template <class V, int P, bool odd, class Reader>
+SLUICE_SIMD_INLINE void load_weights(const Reader* reader, const std::byte* step,
+                                     size_t panel_bytes, int64_t j, typename V::F* w) {
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) {
+    const std::byte* weights = step + p * panel_bytes;
+    w[p] = odd ? reader[p].odd(weights, j) : reader[p].even(weights, j);
+  }
 }
 
 template <class V, int R, int P>
@@ -209,12 +226,11 @@ void tile_bf16(const TileShape& t) {
     begin_step<V, P>(step, k, t.panel_bytes, reader);
 #pragma GCC unroll 4
     for (int64_t j = 0; j < kStepK / 2; ++j) {
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) {
-        const std::byte* weights = step + p * t.panel_bytes;
-        add_products<V, R, P>(x + 2 * j * R, reader[p].even(weights, j), e + p);
-        add_products<V, R, P>(x + (2 * j + 1) * R, reader[p].odd(weights, j), o + p);
-      }
+      F w[P];
+      load_weights<V, P, false>(reader, step, t.panel_bytes, j, w);
+      add_products<V, R, P>(x + 2 * j * R, w, e);
+      load_weights<V, P, true>(reader, step, t.panel_bytes, j, w);
+      add_products<V, R, P>(x + (2 * j + 1) * R, w, o);
     }
 #pragma GCC unroll 24
     for (int i = 0; i < R * P; ++i) acc[i] = V::add(acc[i], V::add(e[i], o[i]));
@@ -228,19 +244,23 @@ SLUICE_SIMD_INLINE void add_dots(const float* x, const std::byte* step, size_t p
                                  const Reader* reader, typename V::F* acc) {
 #pragma GCC unroll 4
   for (int64_t j = 0; j < kStepK / 2; ++j) {
+    if constexpr (DotsBf16<V>) {
+      typename V::I w[P];
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const std::byte* weights = step + p * panel_bytes;
-      if constexpr (DotsBf16<V>) {
-        const auto w = reader[p].pair(weights, j);
-        const float* pairs = x + j * R;
+      for (int p = 0; p < P; ++p) w[p] = reader[p].pair(step + p * panel_bytes, j);
+      const float* pairs = x + j * R;
 #pragma GCC unroll 12
-        for (int r = 0; r < R; ++r)
-          acc[r * P + p] = V::dot_bf16(acc[r * P + p], V::bits_of(V::set1(pairs[r])), w);
-      } else {
-        add_products<V, R, P>(x + (2 * j + 1) * R, reader[p].odd(weights, j), acc + p);
-        add_products<V, R, P>(x + 2 * j * R, reader[p].even(weights, j), acc + p);
+      for (int r = 0; r < R; ++r) {
+        const auto pair = V::bits_of(V::set1(pairs[r]));
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) acc[r * P + p] = V::dot_bf16(acc[r * P + p], pair, w[p]);
       }
+    } else {
+      typename V::F w[P];
+      load_weights<V, P, true>(reader, step, panel_bytes, j, w);
+      add_products<V, R, P>(x + (2 * j + 1) * R, w, acc);
+      load_weights<V, P, false>(reader, step, panel_bytes, j, w);
+      add_products<V, R, P>(x + 2 * j * R, w, acc);
     }
   }
 }
@@ -278,19 +298,16 @@ void tile_f32(const TileShape& t) {
     const int64_t left = t.k - k < kStepK ? t.k - k : kStepK;
 #pragma GCC unroll 4
     for (int64_t j = 0; j < left / 2; ++j) {
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p)
-        add_products<V, R, P>(x + 2 * j * R, reader[p].even(step + p * t.panel_bytes, j), acc + p);
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p)
-        add_products<V, R, P>(x + (2 * j + 1) * R, reader[p].odd(step + p * t.panel_bytes, j),
-                              acc + p);
+      F w[P];
+      load_weights<V, P, false>(reader, step, t.panel_bytes, j, w);
+      add_products<V, R, P>(x + 2 * j * R, w, acc);
+      load_weights<V, P, true>(reader, step, t.panel_bytes, j, w);
+      add_products<V, R, P>(x + (2 * j + 1) * R, w, acc);
     }
     if (left % 2 == 0) continue;
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p)
-      add_products<V, R, P>(x + (left - 1) * R, reader[p].even(step + p * t.panel_bytes, left / 2),
-                            acc + p);
+    F w[P];
+    load_weights<V, P, false>(reader, step, t.panel_bytes, left / 2, w);
+    add_products<V, R, P>(x + (left - 1) * R, w, acc);
   }
   store_tile<V, R, P>(t, acc);
 }
