@@ -1,20 +1,26 @@
 // Steps of a packed store whose file is mapped, and of the same store copied into large pages, turn
 // by turn in one process: what small pages cost once everything is in memory.
 //
-//   bench_store_steady STORE [TURNS]      one JSON line
+//   bench_store_steady STORE [TURNS] [mapped]      one JSON line; "mapped": that side alone, of a
+//                                                  store of which memory cannot hold two
 //
 // A turn of decode is 16 steps of one token, of prefill one step of 512 tokens; the first of each
-// only warms up. Ratios are of the turns' pairs, mapped over copied: above 1, mapped is slower.
+// only warms up. Ratios are of the turns' pairs, mapped over copied: above 1, mapped is slower. The
+// roof of a decode step is the time to read what it touches once (K of E experts, all else whole)
+// at the rate at which all workers read the store where it is mapped.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <string>
 #include <vector>
 
+#include "device/cpu/probe.h"
 #include "engine/engine.h"
 #include "model/model.h"
+#include "weights/store.h"
 
 namespace {
 
@@ -87,8 +93,38 @@ long huge_kilobytes(const char* key) {
   return kb;
 }
 
+// Bytes that a step of one token reads.
+double step_bytes(const StoreHeader& header, const ModelSpec& spec) {
+  double bytes = 0;
+  for (const StoreEntry& e : header.entries) {
+    if (e.role == "embedding" && e.layout == WeightLayout::kRowMajor) continue;  // one row of it
+    double part = 1;
+    if (e.role == "experts" && !spec.layers.empty() && spec.layers[0].moe)
+      part = static_cast<double>(spec.layers[0].moe->k) /
+             static_cast<double>(spec.layers[0].moe->experts);
+    bytes += part * static_cast<double>(e.bytes);
+  }
+  return bytes;
+}
+
+// GB/s of all workers over up to 4 GB of the mapped file.
+double read_rate(const ExecContext& context, const PackedStore& store) {
+  constexpr int64_t kPiece = int64_t{1} << 20;
+  const auto bytes = static_cast<int64_t>(store.header().file_bytes - store.header().payload);
+  const int64_t floats = std::min(bytes, int64_t{4} << 30) / 4 / kPiece * kPiece;
+  if (floats == 0) return 0;
+  return probe_read_rate(context, reinterpret_cast<const float*>(store.payload()), floats, 5);
+}
+
+void print_mapped(const char* name, const std::vector<double>& times) {
+  std::printf("\"%s\": {\"mapped_ms\": %.3f, \"least_ms\": %.3f, \"most_ms\": %.3f}, ", name,
+              1e3 * median(times), 1e3 * *std::min_element(times.begin(), times.end()),
+              1e3 * *std::max_element(times.begin(), times.end()));
+}
+
 void print(const char* name, const Side& mapped, const Side& copied,
            std::vector<double> Side::*times) {
+  if (copied.model == nullptr) return print_mapped(name, mapped.*times);
   std::vector<double> ratios;
   for (size_t i = 0; i < (mapped.*times).size(); ++i)
     ratios.push_back((mapped.*times)[i] / (copied.*times)[i]);
@@ -100,21 +136,34 @@ void print(const char* name, const Side& mapped, const Side& copied,
       *std::max_element(ratios.begin(), ratios.end()));
 }
 
+Status print_roof(Runtime& runtime, const std::string& path, const Model& model) {
+  SLUICE_ASSIGN_OR_RETURN(const auto store, PackedStore::open(path));
+  const double bytes = step_bytes(store->header(), model.spec);
+  const double rate = read_rate(runtime.context(), *store);
+  if (rate > 0)
+    std::printf("\"step_bytes\": %.0f, \"read_gb_per_second\": %.2f, \"decode_roof_ms\": %.3f, ",
+                bytes, rate, bytes / rate / 1e6);
+  return ok_status();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: bench_store_steady STORE [TURNS]\n");
+    std::fprintf(stderr, "usage: bench_store_steady STORE [TURNS] [mapped]\n");
     return 2;
   }
   const int turns = argc > 2 ? std::atoi(argv[2]) : 9;
+  const bool alone = argc > 3 && std::strcmp(argv[3], "mapped") == 0;
   Result<std::unique_ptr<Runtime>> runtime = Runtime::create({});
   if (!runtime.ok()) return fail(runtime.status());
   Side mapped, copied;
   if (const Status s = load(**runtime, argv[1], false, &mapped); !s.ok()) return fail(s);
-  if (const Status s = load(**runtime, argv[1], true, &copied); !s.ok()) return fail(s);
+  if (!alone)
+    if (const Status s = load(**runtime, argv[1], true, &copied); !s.ok()) return fail(s);
   for (int i = 0; i <= turns; ++i) {
     for (Side* side : {&mapped, &copied}) {
+      if (side->model == nullptr) continue;
       if (const Status s = turn(*side); !s.ok()) return fail(s);
       if (i > 0) continue;
       side->prefill.clear();
@@ -124,10 +173,10 @@ int main(int argc, char** argv) {
   std::printf("{\"store\": \"%s\", \"turns\": %d, ", argv[1], turns);
   print("decode", mapped, copied, &Side::decode);
   print("prefill", mapped, copied, &Side::prefill);
-  std::printf(
-      "\"mapped_load_s\": %.3f, \"copied_load_s\": %.3f, \"huge_anonymous_kb\": %ld, "
-      "\"huge_file_kb\": %ld}\n",
-      mapped.load_seconds, copied.load_seconds, huge_kilobytes("AnonHugePages:"),
-      huge_kilobytes("FilePmdMapped:"));
+  if (const Status s = print_roof(**runtime, argv[1], *mapped.model); !s.ok()) return fail(s);
+  if (!alone) std::printf("\"copied_load_s\": %.3f, ", copied.load_seconds);
+  std::printf("\"mapped_load_s\": %.3f, \"huge_anonymous_kb\": %ld, \"huge_file_kb\": %ld}\n",
+              mapped.load_seconds, huge_kilobytes("AnonHugePages:"),
+              huge_kilobytes("FilePmdMapped:"));
   return 0;
 }
