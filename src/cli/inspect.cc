@@ -14,6 +14,7 @@
 #include "model/footprint.h"
 #include "model/forward.h"
 #include "model/mode.h"
+#include "model/pack_plan.h"
 #include "model/pack_store.h"
 
 namespace sluice {
@@ -215,6 +216,15 @@ ordered_json tensors_json(const Findings& f) {
   return out;
 }
 
+// How each role of a directory would lie in memory, and by which ariths it would be multiplied.
+void add_loaded_roles(const Findings& f, ordered_json& report) {
+  if (f.source == nullptr || f.config == nullptr || !f.resolution.problems.empty()) return;
+  const bool f32 = f.compute == Compute::kF32;
+  const PackOptions as_loaded{.weights = f32 ? WeightFormat::kF32 : WeightFormat::kBF16};
+  const Result<PackPlan> plan = plan_store(f.config->spec, f.resolution, as_loaded);
+  if (plan.ok()) report["loaded_roles"] = loaded_roles_json(plan->header, f.compute, f.mode);
+}
+
 void add_costs(const InspectOptions& o, Findings& f, ordered_json& report) {
   const ModelSpec& spec = f.config->spec;
   // With missing tensors the published storage stands in for them.
@@ -296,6 +306,7 @@ Status run_inspect(const InspectOptions& o, Console& console) {
     report["tensors"] = store_tensors_json(h, f.mode);
   } else {
     report["tensors"] = tensors_json(f);
+    add_loaded_roles(f, report);
   }
   if (f.config != nullptr) add_costs(o, f, report);
   report["warnings"] = f.warnings;

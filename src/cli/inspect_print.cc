@@ -119,6 +119,10 @@ void print_inspection(const ordered_json& report, Console& console) {
     print_store_roles(store["roles"], console);
   } else {
     print_tensors(report["tensors"], console);
+    if (report.contains("loaded_roles")) {
+      console.out << "\nas it would be loaded for compute " << text_of(report["compute"]) << ":\n";
+      print_store_roles(report["loaded_roles"], console);
+    }
   }
   if (report.contains("files"))
     console.out << fmt::format("files: {} tensors, {}, {} of them no part of the text model\n",

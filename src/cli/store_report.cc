@@ -106,6 +106,18 @@ ordered_json store_roles_json(const StoreHeader& header, Mode mode) {
   return out;
 }
 
+ordered_json loaded_roles_json(StoreHeader plan, Compute compute, Mode mode) {
+  lay_out_store(plan);
+  plan.fits_f32 = compute == Compute::kF32;
+  plan.fits_bf16 = !plan.fits_f32;
+  ordered_json out = store_roles_json(plan, mode);
+  for (ordered_json& role : out) {
+    role.erase("relative_rms_error");  // not measured: nothing is packed
+    role.erase("snr_db");
+  }
+  return out;
+}
+
 ordered_json store_tensors_json(const StoreHeader& header, Mode mode) {
   ordered_json out = ordered_json::array();
   for (const StoreEntry& e : header.entries) {
@@ -130,13 +142,17 @@ ordered_json store_tensors_json(const StoreHeader& header, Mode mode) {
 void print_store_roles(const ordered_json& roles, Console& console) {
   const bool beside = std::any_of(roles.begin(), roles.end(),
                                   [](const ordered_json& r) { return r.contains("beside"); });
+  const bool measured = std::any_of(roles.begin(), roles.end(),
+                                    [](const ordered_json& r) { return r.contains("snr_db"); });
   console.out << fmt::format("{:10}{:>13}{:>12}{:>8}  {:21}{:23}{:24}{:{}}{}\n", "role",
                              "parameters", "size", "bits/w", "format", "layout", "arith",
-                             "error (SNR)", beside ? 18 : 0, beside ? "GGUF's of that width" : "");
+                             measured ? "error (SNR)" : "", beside ? 18 : 0,
+                             beside ? "GGUF's of that width" : "");
   for (const auto& role : roles.items()) {
     const ordered_json& r = role.value();
     const std::string error =
-        r["snr_db"].is_null()
+        !r.contains("snr_db") ? ""  // nothing was packed yet
+        : r["snr_db"].is_null()
             ? "none"
             : fmt::format("{:.4f} ({:.1f} dB)", r["relative_rms_error"].get<double>(),
                           r["snr_db"].get<double>());

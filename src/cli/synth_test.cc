@@ -34,6 +34,21 @@ Status synth(const std::string& family, const std::string& out, uint64_t seed, i
       o.console);
 }
 
+// Experts stored as MXFP4 have a mode; those of floats do not.
+TEST(Inspect, SaysByWhichArithADirectoryWouldBeMultiplied) {
+  const ScratchDir dir;
+  ASSERT_TRUE(synth("gpt-oss-20b", dir / "model", 1, 2).ok());
+  Output o;
+  ASSERT_TRUE(run_inspect({.model = dir / "model", .mode = "a8g32", .json = true}, o.console).ok());
+  const auto roles = nlohmann::json::parse(o.out.str())["loaded_roles"];
+  EXPECT_EQ(roles["experts"]["ariths"], "a8g32");
+  EXPECT_NEAR(roles["experts"]["bits_per_weight"].get<double>(), 4.25, 0.6);  // tiny: padded panels
+  EXPECT_EQ(roles["attention"]["ariths"], "bf16_tile");
+  Output text;
+  ASSERT_TRUE(run_inspect({.model = dir / "model"}, text.console).ok());
+  EXPECT_NE(text.out.str().find("as it would be loaded for compute bf16:"), std::string::npos);
+}
+
 class Synth : public testing::TestWithParam<const char*> {};
 
 TEST_P(Synth, LoadsAndCostsWhatInspectSays) {
@@ -59,6 +74,15 @@ TEST_P(Synth, LoadsAndCostsWhatInspectSays) {
     size_t roles = 0;
     for (const auto& role : report["roles"]) roles += role["bytes"].get<size_t>();
     EXPECT_EQ(roles, (*loaded)->weight_bytes);
+    const std::string floats = compute[0] == 'f' ? "f32_fma" : "bf16_tile";
+    EXPECT_EQ(report["loaded_roles"]["router"]["ariths"], "f32_fma");
+    for (const char* role : {"experts", "head"}) {
+      if (!report["loaded_roles"].contains(role)) continue;  // tied to the embedding
+      const nlohmann::json& found = report["loaded_roles"][role];
+      EXPECT_EQ(found["ariths"], floats) << role;
+      EXPECT_EQ(found["bytes"], report["roles"][role]["bytes"]) << role;
+      EXPECT_FALSE(found.contains("snr_db"));
+    }
   }
 }
 
