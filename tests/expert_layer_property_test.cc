@@ -11,6 +11,7 @@
 
 #include <array>
 #include <map>
+#include <set>
 
 #include "ops/matmul/panels.h"
 #include "ops/matmul/weights_data.h"
@@ -103,6 +104,15 @@ RouteRule random_rule(int64_t experts, Random& random) {
   return r;
 }
 
+// What a layer writes: residual and branch where the form of the sum has them.
+struct Written {
+  Matrix out, residual, branch;
+  bool guards_hold() { return out.guards_hold() && residual.guards_hold() && branch.guards_hold(); }
+};
+MatrixF32 rows_of(Matrix& m, int64_t begin, int64_t end) {
+  return {m.view().row(begin), end - begin, m.cols(), m.view().stride};
+}
+
 struct Layer {
   Layer(int64_t index, Random& random)
       : row(rows()[static_cast<size_t>(random.below(std::ssize(rows())))]),
@@ -114,13 +124,15 @@ struct Layer {
         rule(random_rule(routed, random)),
         x(t, d, random.below(4), random.below(16)),
         logits(t, routed),
-        start(t, d, random.below(4), random.below(16)) {
+        start{Matrix(t, d, random.below(4), random.below(16)),
+              Matrix(t, d, random.below(4), random.below(16)),
+              Matrix(t, d, random.below(4), random.below(16))} {
     const int64_t kept = routed / rule.groups.count * rule.groups.kept;
     k = random.between(1, std::min<int64_t>(kept, 8));
     name = fmt::format("configuration {}: {}, T {} E {}+{} K {} D {} I {}", index, row.name, t,
                        routed, rule.shared, k, d, width);
     x.fill(random, random.chance(0.2));
-    start.fill(random);
+    for (Matrix* m : {&start.out, &start.residual, &start.branch}) m->fill(random);
     const bool ties = random.chance(0.3);
     for (int64_t r = 0; r < t; ++r)
       for (int64_t e = 0; e < routed; ++e)
@@ -176,7 +188,7 @@ struct Layer {
           !oai && random.chance(0.5) ? ActivationClamp::kAfter : ActivationClamp::kBefore;
     profile = kRoundingProfiles[random.below(std::ssize(kRoundingProfiles))];
     if (random.chance(0.2)) point = WeightPoint::kInput;
-    then = static_cast<CombineThen>(random.below(3));
+    then = static_cast<CombineThen>(random.below(5));
     dropped = random.chance(0.2);
     threads = static_cast<int>(random.below(4));
     cut = random.between(0, t);
@@ -202,11 +214,10 @@ struct Layer {
 
   // Tokens [begin, end) into their rows of out.
   Status run(const Context& context, const std::vector<int32_t>& ids,
-             const std::vector<float>& weights, int64_t begin, int64_t end, Matrix& out) {
+             const std::vector<float>& weights, int64_t begin, int64_t end, Written& to) {
     const int64_t wide = k + rule.shared;
     const auto first = static_cast<size_t>(begin * wide),
                count = static_cast<size_t>((end - begin) * wide);
-    const MatrixF32 rows_out(out.view().row(begin), end - begin, d, out.view().stride);
     MoeExpertsArgs a;
     a.arith = test::arith_named(row.arith);
     a.x = {x.view().row(begin), end - begin, d, x.view().stride};
@@ -226,7 +237,9 @@ struct Layer {
     a.weight_point = point;
     a.then = then;
     a.norm_weight = norm_weight.data();
-    (then == CombineThen::kResidualAdd ? a.residual : a.out) = rows_out;
+    a.out = rows_of(to.out, begin, end);
+    a.residual = rows_of(to.residual, begin, end);
+    a.branches = {rows_of(to.branch, begin, end), norm_weight.data(), norm_weight.data(), 0.75f};
     Scratch scratch(moe_experts_workspace_bytes({.max_tokens = end - begin,
                                                  .k = wide,
                                                  .experts = std::ssize(gate_up),
@@ -240,7 +253,8 @@ struct Layer {
   WeightFormat format;
   int64_t t, routed, d, width, k = 1;
   RouteRule rule;
-  Matrix x, logits, start;
+  Matrix x, logits;
+  Written start;
   std::string name;
   std::vector<PackedMatrix> gate_up, down;
   std::vector<std::array<std::vector<float>, 2>> biases;
@@ -257,6 +271,12 @@ struct Layer {
   int threads = 0;
   int64_t cut = 0;
 };
+
+// Beside another branch, all but the residual is scratch.
+void expect_same(Written& a, Written& b, CombineThen then, const std::string& what) {
+  EXPECT_TRUE(then == CombineThen::kBranches || same_bits(a.out.view(), b.out.view())) << what;
+  EXPECT_TRUE(same_bits(a.residual.view(), b.residual.view())) << what << ", residual";
+}
 
 void try_configuration(int64_t index) {
   Random random(kSeed + static_cast<uint64_t>(index));
@@ -275,17 +295,17 @@ void try_configuration(int64_t index) {
   if (layer.dropped)  // a caller's padding and ids of other ranks; some experts twice
     for (int32_t& id : ids)
       if (random.chance(0.2)) id = static_cast<int32_t>(random.between(-2, layer.routed + 3));
-  Matrix got = layer.start, want = layer.start, halves = layer.start;
+  Written got = layer.start, want = layer.start, halves = layer.start;
   const Status status = layer.run(context, ids, weights, 0, layer.t, got);
   ASSERT_TRUE(status.ok()) << status.message();
   ASSERT_TRUE(layer.run(truth, ids, weights, 0, layer.t, want).ok());
-  ASSERT_TRUE(same_bits(got.view(), want.view())) << "row and reference";
+  expect_same(got, want, layer.then, "row and reference");
   ASSERT_TRUE(got.guards_hold());
   for (const auto& [begin, end] : {std::pair(int64_t{0}, layer.cut), {layer.cut, layer.t}}) {
     if (begin == end) continue;
     ASSERT_TRUE(layer.run(other, ids, weights, begin, end, halves).ok());
   }
-  ASSERT_TRUE(same_bits(got.view(), halves.view())) << "cut at " << layer.cut;
+  expect_same(got, halves, layer.then, "cut at " + std::to_string(layer.cut));
 }
 
 TEST(ExpertLayers, RandomOnesGiveTheBitsOfTheReference) {
@@ -296,6 +316,20 @@ TEST(ExpertLayers, RandomOnesGiveTheBitsOfTheReference) {
     try_configuration(i);
     if (HasFailure()) return;
   }
+}
+
+// The configurations are drawn from the kernels' own table: a format or an arith without a row
+// there would be left out.
+TEST(ExpertLayers, EveryFormatAndArithIsDrawn) {
+  std::set<std::string_view> formats, ariths;
+  for (const Row& row : rows()) formats.insert(row.weight), ariths.insert(row.arith);
+  for (int i = 0; i < kWeightFormats; ++i) {
+    const auto format = static_cast<WeightFormat>(i);
+    if (format == WeightFormat::kF16) continue;  // row-major only
+    EXPECT_TRUE(formats.contains(weight_format_name(format))) << weight_format_name(format);
+  }
+  for (int i = 0; i < kAriths; ++i)
+    EXPECT_TRUE(ariths.contains(arith_name(static_cast<Arith>(i)))) << i;
 }
 
 }  // namespace

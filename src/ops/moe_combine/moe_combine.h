@@ -8,7 +8,8 @@
 //   kResidualThenNorm  residual = residual + c; out = norm(residual)    (the next layer's norm)
 //   kBranches     branch = norm(branch; branch_weight) + norm(c);
 //                 residual = (residual + norm(branch; post_weight)) * scale
-//                 (Gemma 4's parallel branches: branch is the dense one, out is scratch)
+//                 (Gemma 4's parallel branches: branch is the dense one;
+//                 it and out are scratch afterwards)
 // Fused forms equal the chain of moe_combine, add and rms_norm bit for bit. `rounding` puts bf16
 // roundings, unfused products or the order of the slots (ascending expert) in the sum, as other
 // implementations have them (moe_experts/rounding_profile.h); the default has none.
