@@ -11,10 +11,10 @@ namespace {
 struct Setting {
   std::string name, device;
   Compute compute;
-  std::optional<StoreFormat> weights = {};  // of the experts of a packed store
+  std::optional<WeightFormat> weights = {};  // of the experts of a packed store
   RoundingProfile profile = {};
   std::string weights_name() const {
-    return weights ? fmt::format("{}_", store_format_name(*weights)) : "";
+    return weights ? fmt::format("{}_", weight_format_name(*weights)) : "";
   }
   std::string profile_name() const {
     return profile.name == kF32Profile.name ? "" : fmt::format("_{}", profile.name);
@@ -80,7 +80,7 @@ std::vector<Setting> settings() {
         out.push_back({name, device, compute});
   for (const std::string& name : golden_cases())
     for (const char* device : {"cuda_host", "cuda"})
-      for (const StoreFormat weights : {StoreFormat::kInt4, StoreFormat::kInt8})
+      for (const WeightFormat weights : {WeightFormat::kInt4, WeightFormat::kInt8})
         out.push_back({name, device, Compute::kBf16, weights});
   for (const std::string& name : golden_cases())
     for (const char* device : {"cuda_host", "cuda"})

@@ -52,9 +52,9 @@ TEST_P(StoreRuns, IntegerStoresGiveTheSameBitsOnEveryIsa) {
   const ScratchDir dir;
   const std::string model = golden_dir(GetParam());
   if (model.empty()) GTEST_SKIP() << "no golden case " << GetParam();
-  for (const StoreFormat format :
-       {StoreFormat::kInt4, StoreFormat::kInt8, StoreFormat::kQ8_0, StoreFormat::kQ4_0}) {
-    const std::string store = dir / std::string(store_format_name(format));
+  for (const WeightFormat format :
+       {WeightFormat::kInt4, WeightFormat::kInt8, WeightFormat::kQ8_0, WeightFormat::kQ4_0}) {
+    const std::string store = dir / std::string(weight_format_name(format));
     ASSERT_TRUE(pack_store(*runtime(), model, store, {.weights = format}).ok());
     const RunReport want = run_model(store, Compute::kBf16, Isa::kReference);
     ASSERT_FALSE(want.tensors.empty());

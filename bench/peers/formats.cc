@@ -88,6 +88,18 @@ constexpr Format kFormats[] = {
      pack_glu_as<WeightFormat::kQ4_0>},
     {"q8_0", Arith::kA8G32, "a8g32", "int8", pack_as<WeightFormat::kQ8_0>,
      pack_glu_as<WeightFormat::kQ8_0>},
+    {"q5_0", Arith::kA8G32, "a8g32", "int8", pack_as<WeightFormat::kQ5_0>,
+     pack_glu_as<WeightFormat::kQ5_0>},
+    {"q5_1", Arith::kA8G32, "a8g32", "int8", pack_as<WeightFormat::kQ5_1>,
+     pack_glu_as<WeightFormat::kQ5_1>},
+    {"q4_k", Arith::kA8G32, "a8g32", "int8", pack_as<WeightFormat::kQ4_K>,
+     pack_glu_as<WeightFormat::kQ4_K>},
+    {"q5_k", Arith::kA8G32, "a8g32", "int8", pack_as<WeightFormat::kQ5_K>,
+     pack_glu_as<WeightFormat::kQ5_K>},
+    {"q6_k", Arith::kA8G32, "a8g32", "int8", pack_as<WeightFormat::kQ6_K>,
+     pack_glu_as<WeightFormat::kQ6_K>},
+    {"iq4_nl", Arith::kA8G32, "a8g32", "int8", pack_as<WeightFormat::kIQ4_NL>,
+     pack_glu_as<WeightFormat::kIQ4_NL>},
 };
 
 }  // namespace

@@ -70,11 +70,11 @@ TEST(BenchExperts, EveryFormatRunsAndTheNumbersAgree) {
   }
 }
 
-// --prefused no: every format can be packed in the step, which says so in both forms of output.
+// --prefused no: weights can be packed in the step, which says so in both forms of output.
 TEST(BenchExperts, TimesStepsThatPackTheirWeights) {
-  for (const SyntheticFormat& format : synthetic_formats()) {
-    SCOPED_TRACE(format.name);
-    BenchExpertsOptions o = small(std::string(format.name));
+  for (const char* format : {"f32", "mxfp4", "int4", "q4_k"}) {
+    SCOPED_TRACE(format);
+    BenchExpertsOptions o = small(format);
     o.prefused = false;
     const nlohmann::json facts = run(o);
     EXPECT_NE(facts["command"].get<std::string>().find("--prefused no"), std::string::npos);

@@ -13,6 +13,8 @@ Formats:
   bf16, f32   as the model would be loaded for that compute mode: the same results, bit for bit
   int8        8.06 bits per weight, int4 4.19: integers with one scale per output and --group k
   q8_0, q4_0  8.5 and 4.5 bits: GGUF's formats, chosen by ggml's rule, code for code
+  q5_0, q5_1, q4_k, q5_k, q6_k, iq4_nl
+              5.5, 6, 4.5, 5.5, 6.63 and 4.5 bits: GGUF's others, of less squared error than ggml's
   mxfp4       4.25 bits: as stored, or chosen
   fp8         8.25 bits: E4M3 codes and scales as stored, with the results of the widened weights bit
               for bit; or chosen, with one scale per output and 128 inputs
@@ -30,8 +32,7 @@ Command declare_pack(CLI::App& app) {
   CLI::App* sub = app.add_subcommand("pack", "Write a model as a packed store, quantised or not");
   add_option(*sub, "model", o->model, "Model directory (with --verify alone: a store)")->required();
   add_option(*sub, "-o,--out", o->out, "The store to write: a directory");
-  add_option(*sub, "--weights", o->weights,
-             "Format of the experts: int4, int8, q4_0, q8_0, mxfp4, fp8, bf16 or f32")
+  add_option(*sub, "--weights", o->weights, "Format of the experts: one of those below")
       ->capture_default_str();
   add_option(*sub, "--dense", o->dense,
              "Format of attention and dense layers (default: by --weights)");
@@ -39,7 +40,7 @@ Command declare_pack(CLI::App& app) {
   add_option(*sub, "--group", o->group, "int4, int8: inputs per scale, 128, 256 or 512")
       ->capture_default_str();
   add_flag(*sub, "--nearest", o->nearest,
-           "int4, mxfp4: no search for the scales of the least error");
+           "No search for the scales of the least error: quicker, where codes are chosen");
   add_flag(*sub, "--verify", o->verify, "Compare every tensor with its checksum");
   add_option(*sub, "--threads", o->threads, "Worker threads (default: one per core)")
       ->check(CLI::Range(1, 1024));

@@ -109,7 +109,19 @@ constexpr SyntheticFormat kFormats[] = {
     {"q8_0", Arith::kA8G32, WeightFormat::kQ8_0, pack_float_glu<WeightFormat::kQ8_0>,
      pack_float<WeightFormat::kQ8_0>},
     {"q4_0", Arith::kA8G32, WeightFormat::kQ4_0, pack_float_glu<WeightFormat::kQ4_0>,
-     pack_float<WeightFormat::kQ4_0>}};
+     pack_float<WeightFormat::kQ4_0>},
+    {"q5_0", Arith::kA8G32, WeightFormat::kQ5_0, pack_float_glu<WeightFormat::kQ5_0>,
+     pack_float<WeightFormat::kQ5_0>},
+    {"q5_1", Arith::kA8G32, WeightFormat::kQ5_1, pack_float_glu<WeightFormat::kQ5_1>,
+     pack_float<WeightFormat::kQ5_1>},
+    {"q4_k", Arith::kA8G32, WeightFormat::kQ4_K, pack_float_glu<WeightFormat::kQ4_K>,
+     pack_float<WeightFormat::kQ4_K>},
+    {"q5_k", Arith::kA8G32, WeightFormat::kQ5_K, pack_float_glu<WeightFormat::kQ5_K>,
+     pack_float<WeightFormat::kQ5_K>},
+    {"q6_k", Arith::kA8G32, WeightFormat::kQ6_K, pack_float_glu<WeightFormat::kQ6_K>,
+     pack_float<WeightFormat::kQ6_K>},
+    {"iq4_nl", Arith::kA8G32, WeightFormat::kIQ4_NL, pack_float_glu<WeightFormat::kIQ4_NL>,
+     pack_float<WeightFormat::kIQ4_NL>}};
 
 void fill_normal(std::vector<float>& out, float deviation, uint64_t seed) {
   std::mt19937_64 random(seed);

@@ -59,7 +59,8 @@ TEST(Fp8Store, KeepsTheCodesOfTheCheckpoint) {
   std::filesystem::create_directories(dir / "model");
   fp8_checkpoint().write(dir / "model");
   const auto rt = runtime_with(2);
-  const auto report = pack_store(*rt, dir / "model", dir / "store", {.weights = StoreFormat::kFp8});
+  const auto report =
+      pack_store(*rt, dir / "model", dir / "store", {.weights = WeightFormat::kFP8});
   ASSERT_TRUE(report.ok()) << report.status().message();
   EXPECT_TRUE(report->header.fits(Compute::kF32) || report->header.fits(Compute::kBf16));
   const Compute compute = report->header.fits(Compute::kBf16) ? Compute::kBf16 : Compute::kF32;
@@ -91,7 +92,8 @@ TEST(Fp8Store, ANaNCodeIsNamed) {
   std::filesystem::create_directories(dir / "model");
   c.write(dir / "model");
   const auto rt = runtime_with(2);
-  const auto report = pack_store(*rt, dir / "model", dir / "store", {.weights = StoreFormat::kFp8});
+  const auto report =
+      pack_store(*rt, dir / "model", dir / "store", {.weights = WeightFormat::kFP8});
   ASSERT_FALSE(report.ok());
   const std::string& says = report.status().message();
   EXPECT_NE(says.find("NaN"), says.npos) << says;

@@ -99,7 +99,9 @@ void PackLoss::add(const PackLoss& other) {
 
 std::optional<WeightFormat> format_beside(WeightFormat format) {
   if (format == WeightFormat::kInt8) return WeightFormat::kQ8_0;
-  if (format == WeightFormat::kInt4 || format == WeightFormat::kMXFP4) return WeightFormat::kQ4_0;
+  if (format == WeightFormat::kInt4 || format == WeightFormat::kMXFP4 ||
+      format == WeightFormat::kQ4_K || format == WeightFormat::kIQ4_NL)
+    return WeightFormat::kQ4_0;
   return std::nullopt;
 }
 

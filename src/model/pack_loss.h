@@ -14,7 +14,7 @@ struct PackLoss {
   void add(const PackLoss& other);
 };
 
-// Beside a format that we choose: q4_0 for int4 and mxfp4, q8_0 for int8.
+// Beside a format that we choose: q4_0 for those of four bits, q8_0 for int8.
 std::optional<WeightFormat> format_beside(WeightFormat format);
 
 // `packed` and `reference` (f32, bf16 or mxfp4 as stored) have the same panels. `beside` is

@@ -41,7 +41,7 @@ class Planner {
   }
 
  private:
-  StoreFormat wanted() const {
+  WeightFormat wanted() const {
     switch (rule_->rule->role) {
       case TensorRole::kExperts:
         return options_.weights;
@@ -55,18 +55,14 @@ class Planner {
   // What load_model would make of it for a compute mode.
   WeightFormat plain(Compute compute) const { return packed_format(*rule_->rule, rule_, compute); }
 
-  Result<WeightFormat> format_of(StoreFormat wanted) const {
+  Result<WeightFormat> format_of(WeightFormat wanted) const {
     const TensorRule& rule = *rule_->rule;
     const WeightFormat as_loaded = plain(
-        options_.weights == StoreFormat::kF32 || wanted == StoreFormat::kF32 ? Compute::kF32
-                                                                             : Compute::kBf16);
+        options_.weights == WeightFormat::kF32 || wanted == WeightFormat::kF32 ? Compute::kF32
+                                                                               : Compute::kBf16);
     if (rule.role == TensorRole::kRouter || computes_values(rule, spec_)) return as_loaded;
-    if (wanted == StoreFormat::kInt4) return WeightFormat::kInt4;
-    if (wanted == StoreFormat::kInt8) return WeightFormat::kInt8;
-    if (wanted == StoreFormat::kFp8) return WeightFormat::kFP8;
-    if (wanted == StoreFormat::kQ8_0) return WeightFormat::kQ8_0;
-    if (wanted == StoreFormat::kQ4_0) return WeightFormat::kQ4_0;
-    if (wanted == StoreFormat::kMxfp4 && as_loaded != WeightFormat::kMXFP4) {
+    if (chooses_codes(wanted)) return wanted;
+    if (wanted == WeightFormat::kMXFP4 && as_loaded != WeightFormat::kMXFP4) {
       if (rule.k % 32 == 0) return WeightFormat::kMXFP4;
       return invalid_argument("{}: mxfp4: K: expected a multiple of 32, got {}",
                               store_name(rule, 0), rule.k);
@@ -178,54 +174,34 @@ class Planner {
 
 }  // namespace
 
-std::string_view store_format_name(StoreFormat format) {
-  switch (format) {
-    case StoreFormat::kF32:
-      return "f32";
-    case StoreFormat::kBF16:
-      return "bf16";
-    case StoreFormat::kInt8:
-      return "int8";
-    case StoreFormat::kInt4:
-      return "int4";
-    case StoreFormat::kMxfp4:
-      return "mxfp4";
-    case StoreFormat::kFp8:
-      return "fp8";
-    case StoreFormat::kQ8_0:
-      return "q8_0";
-    case StoreFormat::kQ4_0:
-      return "q4_0";
+Result<WeightFormat> store_format_from_name(const std::string& name) {
+  std::string names;
+  for (int i = 0; i < kWeightFormats; ++i) {
+    const auto format = static_cast<WeightFormat>(i);
+    if (format == WeightFormat::kF16) continue;  // row-major only
+    if (weight_format_name(format) == name) return format;
+    names += fmt::format("{}{}", i == 0 ? "" : ", ", weight_format_name(format));
   }
-  return "unknown";
+  return invalid_argument("format: expected one of {}, got \"{}\"", names, name);
 }
 
-Result<StoreFormat> store_format_from_name(const std::string& name) {
-  for (const StoreFormat f :
-       {StoreFormat::kF32, StoreFormat::kBF16, StoreFormat::kInt8, StoreFormat::kInt4,
-        StoreFormat::kMxfp4, StoreFormat::kFp8, StoreFormat::kQ8_0, StoreFormat::kQ4_0})
-    if (store_format_name(f) == name) return f;
-  return invalid_argument(
-      "format: expected int4, int8, q4_0, q8_0, mxfp4, fp8, bf16 or f32, got \"{}\"", name);
-}
-
-StoreFormat PackOptions::dense_or_default() const {
+WeightFormat PackOptions::dense_or_default() const {
   if (dense) return *dense;
-  if (weights == StoreFormat::kFp8) return weights;  // checkpoints in fp8 have these so, too
-  const bool low = weights != StoreFormat::kF32 && weights != StoreFormat::kBF16;
-  return low ? StoreFormat::kInt8 : weights;
+  if (weights == WeightFormat::kFP8) return weights;  // checkpoints in fp8 have these so, too
+  const bool low = weights != WeightFormat::kF32 && weights != WeightFormat::kBF16;
+  return low ? WeightFormat::kInt8 : weights;
 }
-StoreFormat PackOptions::head_or_default() const {
+WeightFormat PackOptions::head_or_default() const {
   if (head) return *head;
-  if (weights == StoreFormat::kFp8) return StoreFormat::kInt8;  // of fp8 too coarse for logits
+  if (weights == WeightFormat::kFP8) return WeightFormat::kInt8;  // of fp8 too coarse for logits
   return PackOptions{.weights = weights}.dense_or_default();
 }
 
 std::string PackOptions::text() const {
-  std::string out = fmt::format("--weights {}", store_format_name(weights));
+  std::string out = fmt::format("--weights {}", weight_format_name(weights));
   if (group != kIntBlock) out += fmt::format(" --group {}", group);
-  if (dense) out += fmt::format(" --dense {}", store_format_name(*dense));
-  if (head) out += fmt::format(" --head {}", store_format_name(*head));
+  if (dense) out += fmt::format(" --dense {}", weight_format_name(*dense));
+  if (head) out += fmt::format(" --head {}", weight_format_name(*head));
   if (nearest) out += " --nearest";
   return out;
 }

@@ -18,25 +18,22 @@
 
 namespace sluice {
 
-// What a user may ask for. kF32 and kBF16: as load_model would pack for that compute mode (bf16 and
-// MXFP4 weights stay what they are).
-enum class StoreFormat { kF32, kBF16, kInt8, kInt4, kMxfp4, kFp8, kQ8_0, kQ4_0 };
-std::string_view store_format_name(StoreFormat format);
-// Of the names above; anything else is refused in a sentence.
-Result<StoreFormat> store_format_from_name(const std::string& name);
+// What a user may ask for: any format but f16. kF32 and kBF16: as load_model would pack for that
+// compute mode (bf16 and MXFP4 weights stay what they are). Another name is refused in a sentence.
+Result<WeightFormat> store_format_from_name(const std::string& name);
 
 struct PackOptions {
-  StoreFormat weights = StoreFormat::kBF16;  // of the experts
+  WeightFormat weights = WeightFormat::kBF16;  // of the experts
   // Of attention and dense feed-forward, and of the head. Unset: int8 beside 4- and 8-bit weights,
   // else as the experts.
-  std::optional<StoreFormat> dense, head;
+  std::optional<WeightFormat> dense, head;
   int64_t group = kIntBlock;  // int4, int8: k per scale
-  bool nearest = false;       // int4, mxfp4: no search for the scales of the least error
+  bool nearest = false;       // formats of chosen scales: no search for those of the least error
   // Called with bytes done and in all from the calling thread; returning false cancels.
   std::function<bool(uint64_t done, uint64_t total)> progress;
 
-  StoreFormat dense_or_default() const;
-  StoreFormat head_or_default() const;
+  WeightFormat dense_or_default() const;
+  WeightFormat head_or_default() const;
   // The command's options, without defaults: "--weights int4 --group 256".
   std::string text() const;
 };

@@ -127,7 +127,7 @@ TEST_P(StoreOf, Bf16IsWhatTheDirectoryLoads) {
 
 TEST_P(StoreOf, ACopyOfTheWeightsIsTheWeights) {
   const ScratchDir dir;
-  ASSERT_TRUE(pack(golden_dir(GetParam()), dir / "store", {.weights = StoreFormat::kInt8}).ok());
+  ASSERT_TRUE(pack(golden_dir(GetParam()), dir / "store", {.weights = WeightFormat::kInt8}).ok());
   Loaded mapped = load_dir(dir / "store", Compute::kBf16);
   ASSERT_NE(mapped.model, nullptr);
   const auto rt = runtime_with(2);
@@ -145,7 +145,7 @@ TEST_P(StoreOf, ACopyOfTheWeightsIsTheWeights) {
 
 TEST_P(StoreOf, F32IsWhatTheDirectoryLoadsForComputeF32) {
   const ScratchDir dir;
-  const auto report = pack(golden_dir(GetParam()), dir / "store", {.weights = StoreFormat::kF32});
+  const auto report = pack(golden_dir(GetParam()), dir / "store", {.weights = WeightFormat::kF32});
   ASSERT_TRUE(report.ok()) << report.status().message();
   EXPECT_TRUE(report->header.fits(Compute::kF32));
   for (const StoreEntry& e : report->header.entries) EXPECT_EQ(e.error, 0) << e.name;
@@ -157,7 +157,7 @@ TEST_P(StoreOf, F32IsWhatTheDirectoryLoadsForComputeF32) {
 TEST_P(StoreOf, IntegersAreThePackersOwnAndTheErrorIsTheirs) {
   const ScratchDir dir;
   const auto report =
-      pack(golden_dir(GetParam()), dir / "store", {.weights = StoreFormat::kInt4, .group = 128});
+      pack(golden_dir(GetParam()), dir / "store", {.weights = WeightFormat::kInt4, .group = 128});
   ASSERT_TRUE(report.ok()) << report.status().message();
   Loaded store = load_dir(dir / "store", Compute::kBf16), whole = load_golden(GetParam());
   ASSERT_NE(store.model, nullptr);
@@ -188,41 +188,48 @@ TEST_P(StoreOf, IntegersAreThePackersOwnAndTheErrorIsTheirs) {
 }
 
 TEST_P(StoreOf, GgufFormatsAreWhatPackingMakesOfTheWeights) {
-  const ScratchDir dir;
-  const auto report = pack(golden_dir(GetParam()), dir / "store",
-                           {.weights = StoreFormat::kQ4_0, .dense = StoreFormat::kQ8_0});
-  ASSERT_TRUE(report.ok()) << report.status().message();
-  Loaded store = load_dir(dir / "store", Compute::kBf16), whole = load_golden(GetParam());
-  ASSERT_NE(store.model, nullptr);
-  const auto expect_packed = [](const PackedMatrix& got, const PackedMatrix& exact,
-                                WeightFormat format) {
-    ASSERT_EQ(got.format, format);
-    const auto device = make_cpu_device();
-    std::vector<float> values;
-    for (int64_t n = 0; n < exact.n; ++n)
-      for (int64_t k = 0; k < exact.k; ++k) values.push_back(packed_element(exact, n, k));
-    StoredMatrix stored{.data = reinterpret_cast<const std::byte*>(values.data())};
-    stored.n = exact.n;
-    stored.k = stored.stride_n = exact.k;
-    const PackedMatrix want = pack_matrix(*device, stored, format).value();
-    for (int64_t n = 0; n < exact.n; ++n)
-      for (int64_t k = 0; k < exact.k; ++k)
-        ASSERT_EQ(packed_element(got, n, k), packed_element(want, n, k));
+  struct Formats {
+    WeightFormat experts, dense;
   };
-  for (size_t l = 0; l < whole.model->layers.size(); ++l) {
-    const LayerWeights &q = store.model->layers[l], &w = whole.model->layers[l];
-    expect_packed(q.attention.q, w.attention.q, WeightFormat::kQ8_0);
-    if (w.moe.down.empty()) continue;
-    expect_packed(q.moe.down.back(), w.moe.down.back(), WeightFormat::kQ4_0);
-    expect_packed(q.moe.gate_up.front(), w.moe.gate_up.front(), WeightFormat::kQ4_0);
+  for (const auto& [experts, dense] : {Formats{WeightFormat::kQ4_0, WeightFormat::kQ8_0},
+                                       Formats{WeightFormat::kQ4_K, WeightFormat::kQ6_K},
+                                       Formats{WeightFormat::kIQ4_NL, WeightFormat::kQ5_1}}) {
+    const ScratchDir dir;
+    const auto report =
+        pack(golden_dir(GetParam()), dir / "store", {.weights = experts, .dense = dense});
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    Loaded store = load_dir(dir / "store", Compute::kBf16), whole = load_golden(GetParam());
+    ASSERT_NE(store.model, nullptr);
+    const auto expect_packed = [](const PackedMatrix& got, const PackedMatrix& exact,
+                                  WeightFormat format) {
+      ASSERT_EQ(got.format, format);
+      const auto device = make_cpu_device();
+      std::vector<float> values;
+      for (int64_t n = 0; n < exact.n; ++n)
+        for (int64_t k = 0; k < exact.k; ++k) values.push_back(packed_element(exact, n, k));
+      StoredMatrix stored{.data = reinterpret_cast<const std::byte*>(values.data())};
+      stored.n = exact.n;
+      stored.k = stored.stride_n = exact.k;
+      const PackedMatrix want = pack_matrix(*device, stored, format).value();
+      for (int64_t n = 0; n < exact.n; ++n)
+        for (int64_t k = 0; k < exact.k; ++k)
+          ASSERT_EQ(packed_element(got, n, k), packed_element(want, n, k));
+    };
+    for (size_t l = 0; l < whole.model->layers.size(); ++l) {
+      const LayerWeights &q = store.model->layers[l], &w = whole.model->layers[l];
+      expect_packed(q.attention.q, w.attention.q, dense);
+      if (w.moe.down.empty()) continue;
+      expect_packed(q.moe.down.back(), w.moe.down.back(), experts);
+      expect_packed(q.moe.gate_up.front(), w.moe.gate_up.front(), experts);
+    }
+    EXPECT_EQ(store.model->head.format, WeightFormat::kInt8);
   }
-  EXPECT_EQ(store.model->head.format, WeightFormat::kInt8);
 }
 
 TEST_P(StoreOf, Mxfp4IsAsStoredOrChosen) {
   const ScratchDir dir;
   const auto report = pack(golden_dir(GetParam()), dir / "store",
-                           {.weights = StoreFormat::kMxfp4, .head = StoreFormat::kMxfp4});
+                           {.weights = WeightFormat::kMXFP4, .head = WeightFormat::kMXFP4});
   const std::string name = GetParam();
   if (name == "qwen3moe-b" || name == "gemma4-b") {  // I = 48 and 16
     ASSERT_FALSE(report.ok());
@@ -266,11 +273,11 @@ TEST(Store, SaysForWhichComputeItWasPacked) {
   fs::create_directory(dir / "model");
   c.write(dir / "model");
   const auto rt = runtime_with(1);
-  for (const StoreFormat format : {StoreFormat::kBF16, StoreFormat::kF32}) {
-    const std::string store = dir / std::string(store_format_name(format));
+  for (const WeightFormat format : {WeightFormat::kBF16, WeightFormat::kF32}) {
+    const std::string store = dir / std::string(weight_format_name(format));
     const auto report = pack(dir / "model", store, {.weights = format});
     ASSERT_TRUE(report.ok()) << report.status().message();
-    const bool f32 = format == StoreFormat::kF32;
+    const bool f32 = format == WeightFormat::kF32;
     EXPECT_EQ(report->header.fits_f32, f32);
     EXPECT_EQ(report->header.fits_bf16, !f32);
     const Compute good = f32 ? Compute::kF32 : Compute::kBf16;
@@ -283,14 +290,14 @@ TEST(Store, SaysForWhichComputeItWasPacked) {
     EXPECT_NE(says.find(fmt::format("--compute {}", compute_name(good))), says.npos) << says;
     EXPECT_NE(says.find("sluice pack " + dir / "model"), says.npos) << says;
   }
-  const auto mixed = pack(dir / "model", dir / "mixed", {.dense = StoreFormat::kF32});
+  const auto mixed = pack(dir / "model", dir / "mixed", {.dense = WeightFormat::kF32});
   EXPECT_FALSE(mixed.ok());
 }
 
 TEST(Store, AnInterruptedPackGoesOnAndGivesTheSameBytes) {
   const ScratchDir dir;
   const std::string model = golden_dir("gptoss-a");
-  const auto whole = pack(model, dir / "whole", {.weights = StoreFormat::kInt4});
+  const auto whole = pack(model, dir / "whole", {.weights = WeightFormat::kInt4});
   ASSERT_TRUE(whole.ok()) << whole.status().message();
   size_t resumed = 0;
   int packs = 0;
@@ -298,7 +305,7 @@ TEST(Store, AnInterruptedPackGoesOnAndGivesTheSameBytes) {
     ASSERT_LT(packs, 100);
     // Ctrl-C after a few tensors. The first call only tells the total.
     int calls = 0;
-    PackOptions options{.weights = StoreFormat::kInt4};
+    PackOptions options{.weights = WeightFormat::kInt4};
     options.progress = [&](uint64_t, uint64_t) { return ++calls < 12; };
     const auto rt = runtime_with(1);
     const auto report = pack_store(*rt, model, dir / "store", options);
@@ -326,7 +333,7 @@ TEST(Store, OtherThreadsGiveTheSameBytes) {
     const auto rt = runtime_with(threads);
     const std::string store = dir / std::to_string(threads);
     ASSERT_TRUE(
-        pack_store(*rt, golden_dir("qwen3moe-a"), store, {.weights = StoreFormat::kInt8}).ok());
+        pack_store(*rt, golden_dir("qwen3moe-a"), store, {.weights = WeightFormat::kInt8}).ok());
     const std::string bytes = read_file(store + "/weights.sluice");
     if (first.empty()) first = bytes;
     EXPECT_TRUE(bytes == first);

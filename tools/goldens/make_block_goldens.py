@@ -2,12 +2,15 @@
 """GGUF's block formats as the gguf package reads and writes them.
 
 Writes blocks.safetensors: per format random blocks of three rows (finite scales, subnormal ones
-too) and the f32 values that gguf.quants.dequantize gives them; for Q8_0 and Q4_0 also rows of f32
-weights and the blocks that gguf.quants.quantize makes of them. Everything is seeded.
+too) and the f32 values that gguf.quants.dequantize gives them; rows of f32 weights; for Q8_0 and Q4_0
+the blocks that gguf.quants.quantize makes of them, for the others (gguf has no quantisers for all of
+them) the values of those of ggml itself. Everything is seeded.
 
-    make_block_goldens.py OUT           needs numpy, safetensors, gguf (make oracles)
+    make_block_goldens.py OUT --ggml LIB      needs numpy, safetensors, gguf (make oracles), and
+                                              libggml-base.so (bench/peers/build)
 """
 import argparse
+import ctypes
 import pathlib
 
 import gguf
@@ -41,10 +44,24 @@ def weights(rng):
     return w
 
 
+def quantize_by_ggml(library, w, kind):
+    """ggml's own quantiser, without an importance matrix."""
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    out = np.zeros((w.shape[0], w.shape[1] // block * size), np.uint8)
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    written = library.ggml_quantize_chunk(
+        int(kind), w.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), out.ctypes.data_as(ctypes.c_void_p),
+        ctypes.c_int64(0), ctypes.c_int64(w.shape[0]), ctypes.c_int64(w.shape[1]), None)
+    assert written == out.nbytes, (written, out.nbytes)
+    return out
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=pathlib.Path)
-    out = parser.parse_args().out
+    parser.add_argument("--ggml", required=True, help="libggml-base.so of llama.cpp")
+    args = parser.parse_args()
+    out, library = args.out, ctypes.CDLL(args.ggml)
     tensors = {}
     for seed, name in enumerate(HALVES):
         rng = np.random.default_rng(seed)
@@ -52,10 +69,13 @@ def main():
         blocks = random_blocks(rng, name)
         tensors[f"{name.lower()}.blocks"] = blocks
         tensors[f"{name.lower()}.values"] = dequantize(blocks, kind).astype(np.float32)
+        w = weights(rng)
+        tensors[f"{name.lower()}.weights"] = w
         if name in ("Q8_0", "Q4_0"):
-            w = weights(rng)
-            tensors[f"{name.lower()}.weights"] = w
             tensors[f"{name.lower()}.quantized"] = quantize(w, kind)
+        else:
+            theirs = dequantize(quantize_by_ggml(library, w, kind), kind)
+            tensors[f"{name.lower()}.ggml_values"] = theirs.astype(np.float32)
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / "blocks.safetensors")
 

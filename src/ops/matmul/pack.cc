@@ -10,6 +10,7 @@
 #include "ops/matmul/block_values.h"
 #include "ops/matmul/pack_fp8.h"
 #include "ops/matmul/pack_target.h"
+#include "ops/matmul/quantize_gguf.h"
 #include "ops/matmul/stored_blocks.h"
 #include "weights/block_panels.h"
 #include "weights/int_panels.h"
@@ -144,8 +145,9 @@ Status pack_int_panel(const PanelRows& rows, WeightFormat format, const IntPacki
   return ok_status();
 }
 
-// The same for a block format, by way of its stored bytes.
-Status pack_block_panel(const PanelRows& rows, WeightFormat format, std::byte* out) {
+// The same for a block format; columns past N stay zeros.
+Status pack_block_panel(const PanelRows& rows, WeightFormat format, IntRounding rounding,
+                        std::byte* out) {
   const StoredMatrix& m = *rows.matrix;
   const ScopedFloatEnv env;
   const BlockTraits traits = block_traits(format);
@@ -157,9 +159,9 @@ Status pack_block_panel(const PanelRows& rows, WeightFormat format, std::byte* o
       float w[kBlockK] = {};
       read_row(m, rows.first + c, k0, count, w);
       SLUICE_RETURN_IF_ERROR(check_finite(format, rows.first + c, k0, count, w));
-      std::byte stored[kBlockGroups * 34];
-      SLUICE_RETURN_IF_ERROR(quantize_blocks(format, w, groups, stored));
-      write_block_column(format, read_stored_blocks(format, stored, 0, groups), c, groups, out);
+      BlockColumn column;
+      SLUICE_RETURN_IF_ERROR(quantize_block_column(format, w, groups, rounding, &column));
+      write_block_column(format, column, c, groups, out);
     }
     out += block_bytes(traits, groups);
   }
@@ -170,7 +172,7 @@ Status pack_panel(const PanelRows& rows, WeightFormat format, const IntPacking& 
                   std::byte* out) {
   const StoredMatrix& m = *rows.matrix;
   if (is_int_format(format)) return pack_int_panel(rows, format, how, out);
-  if (is_block_format(format)) return pack_block_panel(rows, format, out);
+  if (is_block_format(format)) return pack_block_panel(rows, format, how.rounding, out);
   if (format == WeightFormat::kFP8) return pack_fp8_panel(m, rows.first, rows.count, out);
   if (format == WeightFormat::kBF16 && m.dtype == DType::kBF16 && m.stride_k == 1 &&
       m.scale == nullptr) {
@@ -205,9 +207,9 @@ Status for_each_panel(int64_t panels, ThreadPool* pool, const Pack& pack) {
 Status check_stored(const StoredMatrix& m, WeightFormat format, const IntPacking& how,
                     std::string_view what) {
   if (format != WeightFormat::kF32 && format != WeightFormat::kBF16 &&
-      format != WeightFormat::kFP8 && !is_int_format(format) && !has_quantizer(format))
+      format != WeightFormat::kFP8 && !is_int_format(format) && !is_block_format(format))
     return invalid_argument(
-        "pack: {}: format: expected f32, bf16, fp8, int4, int8, q8_0 or q4_0, got {}", what,
+        "pack: {}: format: expected f32, bf16, fp8, int4, int8 or one of GGUF's, got {}", what,
         weight_format_name(format));
   if (how.block != 128 && how.block != 256 && how.block != kMostIntBlock)
     return invalid_argument("pack: {}: block: expected 128, 256 or 512, got {}", what, how.block);

@@ -40,15 +40,15 @@ struct StoredBlocks {
   int64_t n = 0, k = 0;
 };
 
-// How int4 and int8 weights are chosen; the codes do not depend on the pool.
+// How the codes of int4, int8 and GGUF's formats are chosen; they do not depend on the pool.
 struct IntPacking {
-  int64_t block = kIntBlock;  // k per scale: 128, 256 or 512
+  int64_t block = kIntBlock;  // int4, int8: k per scale, 128, 256 or 512
   IntRounding rounding = IntRounding::kSearch;
   ThreadPool* pool = nullptr;  // quantises panels in parallel
 };
 
-// Packs a stored matrix as kPanel16 in format f32, bf16, fp8 (ops/matmul/pack_fp8.h), int4, int8,
-// q8_0 or q4_0 (the last two by ggml's rule: ops/matmul/stored_blocks.h). Every other row, a
+// Packs a stored matrix as kPanel16 in format f32, bf16, fp8 (ops/matmul/pack_fp8.h), int4, int8 or
+// one of GGUF's (ops/matmul/quantize_gguf.h says how codes are chosen). Every other row, a
 // transposed matrix or a slice is a matter of strides. Rounding to bf16 is to nearest even;
 // widening to f32 is exact; the formats that choose codes refuse NaN and infinity.
 Result<PackedMatrix> pack_matrix(Device& device, const StoredMatrix& w, WeightFormat format,

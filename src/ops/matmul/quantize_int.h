@@ -8,7 +8,7 @@ namespace sluice {
 
 enum class IntRounding : uint8_t {
   kNearest,  // scales from the largest magnitudes, every weight to its nearest code
-  kSearch,   // int4: scale, multipliers and codes that minimise the squared error, by search
+  kSearch,   // int4, GGUF's: scales, multipliers and codes of less squared error, by search
 };
 
 inline constexpr int64_t kMostIntBlock = 512;

@@ -85,19 +85,6 @@ void read_q6_k(const std::byte* p, BlockColumn* out) {
   }
 }
 
-// f32 to half precision, to nearest, ties to even; finite values only.
-uint16_t to_f16(float f) {
-  const uint32_t bits = f32_to_bits(f), magnitude = bits & 0x7fffffffu;
-  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
-  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;  // rounds to 65520 or more
-  if (magnitude < 0x38800000u) {                        // a subnormal half: in units of 2^-24
-    const float units = std::nearbyint(bits_to_f32(magnitude) * 0x1p24f);
-    return sign | static_cast<uint16_t>(units);
-  }
-  const uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1u);
-  return sign | static_cast<uint16_t>((rounded - 0x38000000u) >> 13);
-}
-
 float quantize_q8_0(const float* w, std::byte* out) {
   float amax = 0;
   for (int64_t i = 0; i < 32; ++i) amax = std::fmax(amax, std::fabs(w[i]));
@@ -207,15 +194,11 @@ bool finite_scales(WeightFormat format, const BlockColumn& column, int64_t group
   return true;
 }
 
-bool has_quantizer(WeightFormat format) {
-  return format == WeightFormat::kQ8_0 || format == WeightFormat::kQ4_0;
-}
-
 Status quantize_blocks(WeightFormat format, const float* w, int64_t groups, std::byte* out) {
   const int64_t bytes = block_traits(format).stored_bytes;
   for (int64_t g = 0; g < groups; ++g, w += 32, out += bytes) {
     const float d = format == WeightFormat::kQ8_0 ? quantize_q8_0(w, out) : quantize_q4_0(w, out);
-    const uint16_t scale = to_f16(d);
+    const uint16_t scale = f32_to_f16(d);
     if ((scale & 0x7fffu) == 0x7c00u)
       return data_loss("{}: a scale of {} overflows f16", weight_format_name(format), d);
     store_as(out, scale);

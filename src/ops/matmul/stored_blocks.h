@@ -36,7 +36,6 @@ bool finite_scales(WeightFormat format, const BlockColumn& column, int64_t group
 //         truncated, at most 15
 // d is stored as f16, but the codes come from the f32 one. A column whose scale overflows f16 is
 // refused.
-bool has_quantizer(WeightFormat format);
 Status quantize_blocks(WeightFormat format, const float* w, int64_t groups, std::byte* out);
 
 }  // namespace sluice
