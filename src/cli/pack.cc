@@ -12,8 +12,8 @@ namespace {
 
 using nlohmann::ordered_json;
 
-Result<StoreFormat> format_of(std::string_view option, const std::string& name) {
-  const Result<StoreFormat> format = store_format_from_name(name);
+Result<WeightFormat> format_of(std::string_view option, const std::string& name) {
+  const Result<WeightFormat> format = store_format_from_name(name);
   if (!format.ok()) return format.status().annotate(option);
   return format;
 }
@@ -29,9 +29,9 @@ Result<PackOptions> pack_options(const PackCommandOptions& o) {
   }
   out.group = o.group;
   out.nearest = o.nearest;
-  const StoreFormat formats[] = {out.weights, out.dense_or_default(), out.head_or_default()};
-  const bool grouped = std::any_of(std::begin(formats), std::end(formats), [](StoreFormat f) {
-    return f == StoreFormat::kInt4 || f == StoreFormat::kInt8;
+  const WeightFormat formats[] = {out.weights, out.dense_or_default(), out.head_or_default()};
+  const bool grouped = std::any_of(std::begin(formats), std::end(formats), [](WeightFormat f) {
+    return f == WeightFormat::kInt4 || f == WeightFormat::kInt8;
   });
   if (out.group != PackOptions().group && !grouped)
     return invalid_argument("group: is for int4 and int8; nothing is packed so");
