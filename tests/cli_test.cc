@@ -322,7 +322,7 @@ TEST_F(ScoreCliTest, BadPacksAreExplained) {
     args.insert(args.end(), options.begin(), options.end());
     return args;
   };
-  expect_failure(with({"--weights", "q4"}), {"weights: format: expected int4", "\"q4\""});
+  expect_failure(with({"--weights", "q4"}), {"weights: format: expected one of f32", "\"q4\""});
   expect_failure(with({"--head", "int5"}), {"head: format: expected", "\"int5\""});
   expect_failure(with({"--weights", "int4", "--group", "100"}),
                  {"group", "128, 256 or 512", "100"});
