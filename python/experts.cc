@@ -1,11 +1,15 @@
 // Expert layers: weights packed once, then one call from routed ids to the layer's output.
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "module.h"
 #include "ops/matmul/pack.h"
+#include "ops/matmul/pack_fp8.h"
 #include "ops/matmul/panels.h"
 #include "ops/moe_experts/moe_experts.h"
 #include "ops/rms_norm/rms_norm.h"
+#include "quant_arrays.h"
 
 namespace sluice::python {
 namespace {
@@ -40,16 +44,66 @@ DType stored_dtype(const py::array& a, const char* name) {
       "{}: expected float32, float16, bfloat16 or its bits as uint16, got {}", name, dtype_of(a)));
 }
 
+// Scales of e4m3 codes [E, N, K]: [E], [E, N] or [E, N/bn, K/bk] with blocks [bn, bk].
+struct Fp8Scales {
+  Fp8Scales(const py::object& given, const std::optional<std::vector<int64_t>>& block,
+            const py::array& w, const char* tensor)
+      : name(tensor) {
+    if (given.is_none()) return;
+    const auto a = given.cast<py::array>();
+    const int64_t n = w.shape(1), k = w.shape(2);
+    if (block && block->size() == 2 && (*block)[0] > 0 && (*block)[1] > 0)
+      block_n = (*block)[0], block_k = (*block)[1], rows = ceil_div(n, block_n);
+    else if (block)
+      throw py::value_error("block_shape: expected [n, k]");
+    else if (a.ndim() == 1)
+      block_n = n, block_k = k;
+    else
+      block_k = k, rows = n;
+    cols = ceil_div(k, block_k);
+    if (a.ndim() < 1 || a.shape(0) != w.shape(0) || a.size() != w.shape(0) * rows * cols)
+      throw py::value_error(fmt::format("{}: scale: expected [E, {}, {}] = [{}, {}, {}]", name,
+                                        block ? "N / bn" : "N", block ? "K / bk" : "1", w.shape(0),
+                                        rows, cols));
+    values = widened(a, name);
+  }
+  // The scales of rows first, first + step ... of expert e.
+  void give(StoredMatrix& m, int64_t e, int64_t first, int64_t step) const {
+    m.dtype = DType::kF8E4M3;
+    const bool one = rows == 1;
+    if (!one && (step != 1 || first % block_n != 0))
+      throw py::value_error(fmt::format(
+          "{}: scale: rows of gate and up must begin with a block of scales, and follow each other",
+          name));
+    m.scale = values.data() + (e * rows + (one ? 0 : first / block_n)) * cols;
+    m.scale_block_n = one ? m.n : block_n;
+    m.scale_block_k = block_k;
+    m.scale_cols = cols;
+    if (!keeps_fp8_codes(m))
+      raise(unimplemented("{}: scale: blocks of {} k: expected a multiple of 128, or K", name,
+                          block_k));
+  }
+
+  const char* name;
+  std::vector<float> values;
+  int64_t rows = 1, cols = 1, block_n = 1, block_k = 1;
+};
+
 // Expert e of [E, rows, cols], every `step`th row from `first` on.
 StoredMatrix part(const py::array& w, const char* name, int64_t e, int64_t first, int64_t step,
-                  int64_t rows) {
+                  int64_t rows, const Fp8Scales& scales) {
   StoredMatrix m;
-  m.dtype = stored_dtype(w, name);
+  const bool codes = !scales.values.empty();
+  if (codes && w.itemsize() != 1)
+    throw py::type_error(fmt::format(
+        "{}: expected codes of float8_e4m3fn, or their bits as uint8, got {}", name, dtype_of(w)));
+  if (!codes) m.dtype = stored_dtype(w, name);
   m.data = static_cast<const std::byte*>(w.data()) + e * w.strides(0) + first * w.strides(1);
   m.n = rows;
   m.k = w.shape(2);
   m.stride_n = step * w.strides(1) / w.itemsize();
   m.stride_k = w.strides(2) / w.itemsize();
+  if (codes) scales.give(m, e, first, step);
   return m;
 }
 
@@ -79,7 +133,9 @@ std::vector<std::vector<float>> rows_of(const py::object& o, const char* name, i
 std::shared_ptr<PackedExperts> pack_experts(Machine& machine, const py::array& w1,
                                             const py::array& w2, const std::string& format,
                                             const std::string& layout, const py::object& w1_bias,
-                                            const py::object& w2_bias) {
+                                            const py::object& w2_bias, const py::object& w1_scale,
+                                            const py::object& w2_scale,
+                                            const std::optional<std::vector<int64_t>>& block) {
   if (w1.ndim() != 3 || w2.ndim() != 3 || w1.shape(0) != w2.shape(0) || w1.shape(1) % 2 != 0 ||
       w1.shape(1) != 2 * w2.shape(2) || w1.shape(2) != w2.shape(1))
     throw py::value_error("w1, w2: expected [E, 2I, D] and [E, D, I]");
@@ -87,6 +143,9 @@ std::shared_ptr<PackedExperts> pack_experts(Machine& machine, const py::array& w
   packed->format = format_named(format);
   packed->d = w1.shape(2);
   packed->width = w2.shape(2);
+  if (packed->format != WeightFormat::kFP8 && !(w1_scale.is_none() && w2_scale.is_none()))
+    throw py::value_error("w1_scale, w2_scale: belong to format fp8");
+  const Fp8Scales up_scales(w1_scale, block, w1, "w1"), down_scales(w2_scale, block, w2, "w2");
   const GateUp rows = gate_up_rows(layout, packed->width);
   packed->gate_up_bias = rows_of(w1_bias, "w1_bias", w1.shape(0), w1.shape(1));
   packed->down_bias = rows_of(w2_bias, "w2_bias", w1.shape(0), w2.shape(1));
@@ -98,16 +157,19 @@ std::shared_ptr<PackedExperts> pack_experts(Machine& machine, const py::array& w
           stored[static_cast<size_t>(rows.up + i * rows.step)];
     }
   }
+  std::vector<StoredMatrix> gates, ups, downs;  // read with the interpreter's lock
+  for (int64_t e = 0; e < w1.shape(0); ++e) {
+    gates.push_back(part(w1, "w1", e, rows.gate, rows.step, packed->width, up_scales));
+    ups.push_back(part(w1, "w1", e, rows.up, rows.step, packed->width, up_scales));
+    downs.push_back(part(w2, "w2", e, 0, 1, packed->d, down_scales));
+  }
   machine.run(0, [&](Runtime& r, Workspace) -> Status {
     const IntPacking how{.pool = &r.pool()};
-    for (int64_t e = 0; e < w1.shape(0); ++e) {
-      SLUICE_ASSIGN_OR_RETURN(
-          PackedMatrix up,
-          pack_glu(r.device(), part(w1, "w1", e, rows.gate, rows.step, packed->width),
-                   part(w1, "w1", e, rows.up, rows.step, packed->width), packed->format, how));
-      SLUICE_ASSIGN_OR_RETURN(
-          PackedMatrix down,
-          pack_matrix(r.device(), part(w2, "w2", e, 0, 1, packed->d), packed->format, how));
+    for (size_t e = 0; e < gates.size(); ++e) {
+      SLUICE_ASSIGN_OR_RETURN(PackedMatrix up,
+                              pack_glu(r.device(), gates[e], ups[e], packed->format, how));
+      SLUICE_ASSIGN_OR_RETURN(PackedMatrix down,
+                              pack_matrix(r.device(), downs[e], packed->format, how));
       packed->gate_up.push_back(std::move(up));
       packed->down.push_back(std::move(down));
     }
@@ -232,9 +294,7 @@ py::array_t<float> norm(Machine& machine, const py::array& x, const py::object& 
   return out;
 }
 
-}  // namespace
-
-void add_experts(py::module_& m, Machine& machine) {
+void add_packing(py::module_& m, Machine& machine) {
   py::class_<PackedExperts, std::shared_ptr<PackedExperts>>(
       m, "PackedExperts", "The weights of an expert layer in the form that the kernels stream.")
       .def_property_readonly("num_experts", [](const PackedExperts& w) { return w.down.size(); })
@@ -245,13 +305,26 @@ void add_experts(py::module_& m, Machine& machine) {
   m.def(
       "pack_experts",
       [&](const py::array& w1, const py::array& w2, const std::string& format,
-          const std::string& layout, const py::object& b1,
-          const py::object& b2) { return pack_experts(machine, w1, w2, format, layout, b1, b2); },
+          const std::string& layout, const py::object& b1, const py::object& b2,
+          const py::object& s1, const py::object& s2,
+          const std::optional<std::vector<int64_t>>& block) {
+        return pack_experts(machine, w1, w2, format, layout, b1, b2, s1, s2, block);
+      },
       py::arg("w1"), py::arg("w2"), py::kw_only(), py::arg("format") = "bf16",
       py::arg("layout") = "gate_first", py::arg("w1_bias") = py::none(),
-      py::arg("w2_bias") = py::none(),
+      py::arg("w2_bias") = py::none(), py::arg("w1_scale") = py::none(),
+      py::arg("w2_scale") = py::none(), py::arg("block_shape") = py::none(),
       "w1 [E, 2I, D], w2 [E, D, I], float32, float16 or bfloat16, any strides, to\n"
-      "format f32, bf16, int8 or int4; layout of w1's rows: gate_first, up_first, interleaved.");
+      "format f32, bf16, fp8, int8 or int4; layout of w1's rows: gate_first, up_first, "
+      "interleaved.\n"
+      "fp8 with w1_scale and w2_scale ([E], [E, N], or one for each block_shape): codes of\n"
+      "float8_e4m3fn (or uint8), which are kept.");
+}
+
+}  // namespace
+
+void add_experts(py::module_& m, Machine& machine) {
+  add_packing(m, machine);
   m.def(
       "fused_experts",
       [&](const py::array& x, const PackedExperts& w, const py::array& weights,

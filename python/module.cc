@@ -23,4 +23,5 @@ PYBIND11_MODULE(sluice_ops, m) {
   add_grouped(m, machine);
   add_quant(m, machine);
   add_quant_experts(m, machine);
+  add_fused_flags(m);
 }

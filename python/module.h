@@ -10,5 +10,7 @@ void add_experts(py::module_& m, Machine& machine);
 void add_grouped(py::module_& m, Machine& machine);
 void add_quant(py::module_& m, Machine& machine);
 void add_quant_experts(py::module_& m, Machine& machine);
+// Behind the others, whose functions it calls.
+void add_fused_flags(py::module_& m);
 
 }  // namespace sluice::python
