@@ -55,7 +55,7 @@ TEST(Fp8, CodesAsFoundStayAndProductsAreThoseOfTheWidenedWeights) {
       // Tiles with subnormals or scales of zero are expanded by another path, as are those of the
       // last panel's missing columns.
       const bool subnormal = random.chance(0.5);
-      const int64_t n = 150, t = subnormal ? 7 : 40;
+      const int64_t n = 150, t = subnormal ? 7 : 18;
       const StoredFp8 stored(n, k, block_n, block_k, random, subnormal);
       ASSERT_TRUE(keeps_fp8_codes(stored.view));
       const Context context(Isa::kReference);
