@@ -9,6 +9,9 @@ namespace {
 
 using V = simd::Amx;
 
+// One core, [1536, 2048], best of many: 1, 16 and 256 rows take 94, 99 and 618 us of int8 (VNNI 94,
+// 182, 2749), 37, 58 and 656 of int4 (62, 159, 2593), 133, 158 and 1369 of fp8 (AVX-512 162, 737,
+// 12558). So there is no number of rows for which these rows do not pay.
 struct alignas(64) Fp8Tables {
   uint8_t pairs[2][64];    // of 4 k of 16 codes, 2 k: a pair's codes side by side, each twice
   uint16_t subnormal[32];  // by the mantissa: what makes bf16 of it
