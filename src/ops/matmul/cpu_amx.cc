@@ -44,8 +44,8 @@ constexpr Mxfp4Tables kTables = make_tables();
 // columns 0 to 7 and 8 to 15, to which a code's sign and exponent are added. A lookup takes 4 k of
 // 8 columns: 16-bit lanes with a code in the upper byte and its column in the lower one's upper
 // bits. Subnormal codes have no exponent, and nothing can be added to a scale of zero: both go the
-// long way. Qwen3-30B-A3B's layer on two cores, 1, 64 and 512 tokens: 1.6, 26.8 and 41.4 ms, all the
-// long way 1.9, 30.5 and 44.9; AVX-512 2.4, 55.7 and 225.
+// long way. A layer of Qwen3-30B-A3B on two cores, 1, 64 and 512 tokens: 1.6, 26.8 and 41.4 ms, all
+// the long way 1.9, 30.5 and 44.9; AVX-512 2.4, 55.7 and 225.
 struct alignas(64) Fp8Lanes {
   uint8_t codes[2][64];   // of 64 codes [4][16]; the pairs of k of the second half in turned order
   uint8_t column[2][64];  // below them
