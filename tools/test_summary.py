@@ -5,7 +5,7 @@ Reads, in the results folder that tools/run_tests writes:
   ctest.xml       one entry per program (JUnit, from ctest)
   gtest/*.xml     the cases inside each GoogleTest program
   tools.xml       the tests of tools/ (JUnit)
-  oracle.xml      pytest (JUnit); when absent, each test function in the oracle folder is a skip
+  oracle/*.xml    pytest, one per file (JUnit); when absent, each test function in the oracle folder is a skip
 A program that failed without a failed case (a crash, a timeout) counts as one failure.
 Exit code 1 when anything failed or nothing ran.
 """
@@ -76,9 +76,12 @@ def ctest_counts(results):
 
 
 def oracle_counts(results, sources):
-    path = results / "oracle.xml"
-    if path.exists():
-        return read_cases(path)
+    reports = sorted((results / "oracle").glob("*.xml"))
+    if reports:
+        total = ZERO
+        for report in reports:
+            total = add(total, read_cases(report))
+        return total
     functions = 0
     for source in sorted(pathlib.Path(sources).glob("test_*.py")):
         functions += len(re.findall(r"^ *def test_", source.read_text(), re.M))

@@ -284,9 +284,10 @@ class Summary(Tree):
 
     def test_pytest_reports_are_added(self):
         self.write(ctest=self.PROGRAM, gtest='<testcase status="run" result="completed"/>')
-        self.put("oracle.xml", '<testsuites><testsuite><testcase/><testcase><skipped/></testcase>'
-                 "</testsuite></testsuites>")
-        self.assertEqual(self.summary(), ("3 passed, 0 failed, 1 skipped", 0))
+        for name in "ab":
+            self.put(f"oracle/test_{name}.xml", "<testsuites><testsuite><testcase/><testcase>"
+                     "<skipped/></testcase></testsuite></testsuites>")
+        self.assertEqual(self.summary(), ("4 passed, 0 failed, 2 skipped", 0))
 
 
 if __name__ == "__main__":
