@@ -144,7 +144,7 @@ void print_store_roles(const ordered_json& roles, Console& console) {
                                   [](const ordered_json& r) { return r.contains("beside"); });
   const bool measured = std::any_of(roles.begin(), roles.end(),
                                     [](const ordered_json& r) { return r.contains("snr_db"); });
-  console.out << fmt::format("{:10}{:>13}{:>12}{:>8}  {:21}{:23}{:24}{:{}}{}\n", "role",
+  console.out << fmt::format("{:10}{:>13}{:>12}{:>8}  {:21}{:23}{:26}{:{}}{}\n", "role",
                              "parameters", "size", "bits/w", "format", "layout", "arith",
                              measured ? "error (SNR)" : "", beside ? 18 : 0,
                              beside ? "GGUF's of that width" : "");
@@ -162,7 +162,7 @@ void print_store_roles(const ordered_json& roles, Console& console) {
                                                  r["beside_snr_db"].get<double>())
                                    : "";
     console.out << fmt::format(
-        "{:10}{:>13}{:>12}{:>8.3f}  {:21}{:23}{:24}{:{}}{}\n", role.key(),
+        "{:10}{:>13}{:>12}{:>8.3f}  {:21}{:23}{:26}{:{}}{}\n", role.key(),
         r["parameters"].get<int64_t>(), human_bytes(r["bytes"].get<size_t>()),
         r["bits_per_weight"].get<double>(), text_of(r["formats"]), text_of(r["layouts"]),
         text_of(r["ariths"]), error, theirs.empty() ? 0 : 18, theirs);

@@ -13,10 +13,12 @@ constexpr int64_t kGroup = 32, kHalf = 16;
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, ties to even
 constexpr float kTiny = 0x1p-100f;     // smaller weights are zero: kernels flush such scales
 
-// Scales that are tried, as shares of the one that spans the weights.
-constexpr int kScales = 16;
-float share(int i, float least, float most) {
-  return most - (most - least) * (static_cast<float>(i) / static_cast<float>(kScales - 1));
+// Scales that are tried, as shares of the one that spans the weights. Lines, which are fitted twice
+// for each, take half as many: 16 would take off 0.2 % of q4_k's error and 1 % of q5_1's, for twice
+// the time.
+constexpr int kScales = 16, kLines = 8;
+float share(int i, int count, float least, float most) {
+  return most - (most - least) * (static_cast<float>(i) / static_cast<float>(count - 1));
 }
 
 float clamp(float v, float low, float high) {
@@ -77,7 +79,7 @@ float fit_scale(const float* w, int64_t count, const LevelSet& levels, IntRoundi
   if (rounding == IntRounding::kNearest) return span;
   float best = span, best_gain = -1;
   for (int i = -1; i < kScales; ++i) {
-    const float inverse = 1.0f / (i < 0 ? span : span * share(i, 0.75f, 1.1f));
+    const float inverse = 1.0f / (i < 0 ? span : span * share(i, kScales, 0.75f, 1.1f));
     Sum wq, qq;
     for (int64_t j = 0; j < count; ++j) {
       const float q = levels(w[j] * inverse);
@@ -146,8 +148,8 @@ Line fit_line(const float* w, float top, bool below, IntRounding rounding) {
   if (rounding == IntRounding::kNearest) return span;
   Line best = span;
   float best_error = error_of(w, span, top);
-  for (int i = 0; i < kScales; ++i) {
-    const float part = share(i, 0.7f, 1.05f);
+  for (int i = 0; i < kLines; ++i) {
+    const float part = share(i, kLines, 0.7f, 1.05f);
     const Line tried{span.scale * part, low + 0.5f * (1 - part) * range};
     const Line line = refit(w, refit(w, tried, top, below), top, below);
     const float error = error_of(w, line, top);
