@@ -26,6 +26,23 @@ class QuantizedExperts {
   }
 };
 
+// `stored` with the codes and scales of each expert in turn.
+std::vector<QuantWeights> pack_all(Machine& machine, StoredQuant stored,
+                                   std::span<const std::byte> codes, std::span<const float> scales,
+                                   size_t experts) {
+  std::vector<QuantWeights> packed(experts);
+  const size_t each = codes.size() / experts, scales_each = scales.size() / experts;
+  machine.run(0, [&](Runtime& r, Workspace) -> Status {
+    for (size_t e = 0; e < experts; ++e) {
+      stored.codes = codes.subspan(e * each, each);
+      stored.scales = scales.subspan(e * scales_each, scales_each);
+      SLUICE_ASSIGN_OR_RETURN(packed[e], pack_quant_weights(r.device(), stored));
+    }
+    return ok_status();
+  });
+  return packed;
+}
+
 // The matrices [N, K] of all experts.
 std::vector<QuantWeights> pack_side(Machine& machine, const py::array& w, const py::array& scale,
                                     const std::string& layout_name, int64_t group,
@@ -44,17 +61,7 @@ std::vector<QuantWeights> pack_side(Machine& machine, const py::array& w, const 
       scale.shape(1) != stored.n)
     throw py::value_error(
         fmt::format("{}: scale: expected [E, N, groups] = [{}, {}, ...]", name, experts, stored.n));
-  std::vector<QuantWeights> packed(experts);
-  const size_t each = codes.size() / experts, scales_each = scales.size() / experts;
-  machine.run(0, [&](Runtime& r, Workspace) -> Status {
-    for (size_t e = 0; e < experts; ++e) {
-      stored.codes = codes.subspan(e * each, each);
-      stored.scales = std::span(scales).subspan(e * scales_each, scales_each);
-      SLUICE_ASSIGN_OR_RETURN(packed[e], pack_quant_weights(r.device(), stored));
-    }
-    return ok_status();
-  });
-  return packed;
+  return pack_all(machine, stored, codes, scales, experts);
 }
 
 // [E] matrices of e4m3 codes, scales of tensors, rows or blocks.
@@ -80,17 +87,7 @@ std::vector<QuantWeights> pack_fp8_side(Machine& machine, const py::array& w,
   }
   if (experts == 0 || scale.ndim() < 1 || scale.shape(0) != w.shape(0))
     throw py::value_error(fmt::format("{}: scale: expected [E, ...] = [{}, ...]", name, experts));
-  std::vector<QuantWeights> packed(experts);
-  const size_t each = codes.size() / experts, scales_each = scales.size() / experts;
-  machine.run(0, [&](Runtime& r, Workspace) -> Status {
-    for (size_t e = 0; e < experts; ++e) {
-      stored.codes = codes.subspan(e * each, each);
-      stored.scales = std::span(scales).subspan(e * scales_each, scales_each);
-      SLUICE_ASSIGN_OR_RETURN(packed[e], pack_quant_weights(r.device(), stored));
-    }
-    return ok_status();
-  });
-  return packed;
+  return pack_all(machine, stored, codes, scales, experts);
 }
 
 std::vector<const QuantWeights*> pointers(const std::vector<QuantWeights>& all) {

@@ -8,7 +8,6 @@
 #include <span>
 
 #include "cli/version.h"
-#include "ops/moe_experts/rounding_profile.h"
 #include "simd/isa.h"
 
 namespace sluice {
@@ -98,15 +97,6 @@ std::string environment_name(const std::string& flags) {
     name += flags[i] == '-' ? '_'
                             : static_cast<char>(std::toupper(static_cast<unsigned char>(flags[i])));
   return name;
-}
-
-void add_profile(CLI::App& app, std::string& profile) {
-  add_option(app, "--profile", profile,
-             "Where expert layers round to bf16, and in which order they add: as " +
-                 rounding_profile_names() + "; f32 is Sluice's own, which rounds nowhere")
-      ->check(
-          [](const std::string& name) { return parse_rounding_profile(name).status().message(); })
-      ->capture_default_str();
 }
 
 int run_cli(int argc, char** argv) {

@@ -33,12 +33,7 @@ Command declare_bench(CLI::App& app) {
   CLI::App* sub = bench->add_subcommand("experts", "A layer of experts beside the machine's roofs");
   add_option(*sub, "--shape", o->shape, bench_shapes() + ", or D,I,E,K")->capture_default_str();
   add_option(*sub, "--weights", o->weights, "Format: " + bench_weights())->capture_default_str();
-  add_option(*sub, "--mode", (*o).mode,
-             "Products of low-bit weights: int, a8g32 or a16 (default: by their format)")
-      ->check(CLI::IsMember({"int", "a8g32", "a16"}));
-  add_option(*sub, "--arith", (*o).arith,
-             "Instead of --mode: f32_fma, bf16_tile, int, int16 or a8g32")
-      ->check(CLI::IsMember({"f32_fma", "bf16_tile", "int", "int16", "a8g32"}));
+  add_mode(*sub, o->mode, o->arith, "--mode");
   add_profile(*sub, o->profile);
   add_option(*sub, "--tokens", o->tokens, "Numbers of tokens, as in 1,8,64")
       ->delimiter(',')
@@ -58,8 +53,7 @@ Command declare_bench(CLI::App& app) {
              "no: also time steps with raw f32 weights, which each pack what they need")
       ->capture_default_str();
   add_option(*sub, "--seed", o->seed, "Of weights, inputs and routing")->capture_default_str();
-  add_option(*sub, "--threads", o->threads, "Worker threads (default: one per core)")
-      ->check(CLI::Range(1, 1024));
+  add_threads(*sub, o->threads);
   add_flag(*sub, "--json", o->json, "One JSON object");
   sub->footer(kFooter);
   return {sub, [o](Console& console) { return run_bench_experts(*o, console); }, &o->json};

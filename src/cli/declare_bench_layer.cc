@@ -43,8 +43,7 @@ Command declare_bench_layer(CLI::App& app) {
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
   add_option(*sub, "--seed", o->seed, "Of weights and inputs")->capture_default_str();
-  add_option(*sub, "--threads", o->threads, "Worker threads (default: one per core)")
-      ->check(CLI::Range(1, 1024));
+  add_threads(*sub, o->threads);
   add_flag(*sub, "--json", o->json, "One JSON object");
   sub->footer(kFooter);
   return {sub, [o](Console& console) { return run_bench_layer(*o, console); }, &o->json};

@@ -6,8 +6,7 @@ namespace sluice {
 Command declare_doctor(CLI::App& app) {
   auto o = std::make_shared<DoctorOptions>();
   CLI::App* sub = app.add_subcommand("doctor", "What this machine offers, with measured roofs");
-  add_option(*sub, "--threads", o->threads, "Worker threads (default: one per core)")
-      ->check(CLI::Range(1, 1024));
+  add_threads(*sub, o->threads);
   add_flag(*sub, "--quick", o->quick, "Facts only, no measurements");
   add_flag(*sub, "--json", o->json, "One JSON object");
   sub->footer(R"(Examples:

@@ -11,17 +11,11 @@ Command declare_inspect(CLI::App& app) {
   add_option(*sub, "--compute", o->compute, "Compute mode: bf16 or f32")
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
-  add_option(*sub, "--mode", (*o).mode,
-             "Products of low-bit weights: int, a8g32 or a16 (default: by their format)")
-      ->check(CLI::IsMember({"int", "a8g32", "a16"}));
-  add_option(*sub, "--arith", (*o).arith,
-             "Instead of --compute and --mode: f32_fma, bf16_tile, int, int16 or a8g32")
-      ->check(CLI::IsMember({"f32_fma", "bf16_tile", "int", "int16", "a8g32"}));
+  add_mode(*sub, o->mode, o->arith, "--compute and --mode");
   add_option(*sub, "--tokens", o->tokens, "Tokens of context to foretell memory for")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
       ->capture_default_str();
-  add_option(*sub, "--threads", o->threads, "Worker threads (default: one per core)")
-      ->check(CLI::Range(1, 1024));
+  add_threads(*sub, o->threads);
   add_flag(*sub, "--json", o->json, "One JSON object");
   sub->footer(R"(Every problem is listed, and the exit code is 1 if the model would not load.
 
@@ -40,8 +34,7 @@ Command declare_synth(CLI::App& app) {
       ->check(CLI::Range(int64_t{1}, int64_t{1000}))
       ->capture_default_str();
   add_option(*sub, "--seed", o->seed, "The same seed gives the same bytes")->capture_default_str();
-  add_option(*sub, "--threads", o->threads, "Worker threads (default: one per core)")
-      ->check(CLI::Range(1, 1024));
+  add_threads(*sub, o->threads);
   add_flag(*sub, "--tiny", o->tiny, "Small widths and vocabulary, for tests");
   add_flag(*sub, "--json", o->json, "One JSON object");
   sub->footer(R"(Names, shapes and dtypes are those of the published checkpoint; only the number of

@@ -42,8 +42,7 @@ Command declare_pack(CLI::App& app) {
   add_flag(*sub, "--nearest", o->nearest,
            "No search for the scales of the least error: quicker, where codes are chosen");
   add_flag(*sub, "--verify", o->verify, "Compare every tensor with its checksum");
-  add_option(*sub, "--threads", o->threads, "Worker threads (default: one per core)")
-      ->check(CLI::Range(1, 1024));
+  add_threads(*sub, o->threads);
   add_flag(*sub, "--json", o->json, "One JSON object, with the error of every tensor");
   sub->footer(kFooter);
   return {sub, [o](Console& console) { return run_pack(*o, console); }, &o->json};

@@ -30,23 +30,7 @@ Examples:
 
 void add_model_options(CLI::App& sub, LoadRequest& load) {
   add_option(sub, "model", load.model, "Model directory, or a packed store")->required();
-  add_option(sub, "--compute", load.compute, "f32, or bf16 (inputs of products, KV cache)")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->capture_default_str();
-  add_option(sub, "--mode", load.mode,
-             "Products of low-bit weights: int, a8g32 or a16 (default: by their format)")
-      ->check(CLI::IsMember({"int", "a8g32", "a16"}));
-  add_option(sub, "--arith", load.arith,
-             "Instead of --compute and --mode: f32_fma, bf16_tile, int, int16 or a8g32")
-      ->check(CLI::IsMember({"f32_fma", "bf16_tile", "int", "int16", "a8g32"}));
-  add_profile(sub, load.profile);
-  add_option(sub, "--device", load.device,
-             "Where steps run: cpu, cuda, cuda:N or auto (a CUDA device where there is one)")
-      ->capture_default_str();
-  add_option(sub, "--threads", load.threads, "Worker threads (default: one per core)")
-      ->check(CLI::Range(1, 1024));
-  add_flag(sub, "--copy-weights", load.copy,
-           "A store: copy the weights into memory of large pages, where the file has small ones");
+  add_load_options(sub, load);
 }
 
 void add_sampling_options(CLI::App& sub, SamplingFlags& f) {

@@ -35,26 +35,10 @@ Command declare_score(CLI::App& app) {
   input->require_option(1);
   CLI::Option* out = add_option(*sub, "--out", o->out, "Where to write the tensors (.safetensors)");
   ids->needs(out);
-  add_option(*sub, "--compute", o->load.compute, "f32, or bf16 (inputs of products, KV cache)")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->capture_default_str();
-  add_option(*sub, "--mode", o->load.mode,
-             "Products of low-bit weights: int, a8g32 or a16 (default: by their format)")
-      ->check(CLI::IsMember({"int", "a8g32", "a16"}));
-  add_option(*sub, "--arith", o->load.arith,
-             "Instead of --compute and --mode: f32_fma, bf16_tile, int, int16 or a8g32")
-      ->check(CLI::IsMember({"f32_fma", "bf16_tile", "int", "int16", "a8g32"}));
-  add_profile(*sub, o->load.profile);
+  add_load_options(*sub, o->load);
   add_option(*sub, "--chunk", o->chunk,
              "Tokens of a sequence in one step (default: as many as fit)")
       ->check(CLI::Range(1, 1 << 20));
-  add_option(*sub, "--device", o->load.device,
-             "Where steps run: cpu, cuda, cuda:N or auto (a CUDA device where there is one)")
-      ->capture_default_str();
-  add_option(*sub, "--threads", o->load.threads, "Worker threads (default: one per core)")
-      ->check(CLI::Range(1, 1024));
-  add_flag(*sub, "--copy-weights", o->load.copy,
-           "A store: copy the weights into memory of large pages, where the file has small ones");
   add_flag(*sub, "--trace", o->trace, "Hidden states and router choices too")->needs(ids);
   add_option(*sub, "--greedy", o->greedy, "Continue each sequence by N tokens, greedily")
       ->needs(ids)
