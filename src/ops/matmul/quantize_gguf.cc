@@ -29,6 +29,15 @@ float nearest(float v, float low, float high) {
   return clamp((v + kRound) - kRound, low, high);
 }
 
+// A multiplier and its neighbours, those that the format holds.
+struct Neighbours {
+  int first, last;
+};
+Neighbours neighbours(float middle, int low, int high) {
+  const int m = static_cast<int>(middle);
+  return {m > low ? m - 1 : low, m < high ? m + 1 : high};
+}
+
 // Sums of a fixed order: 16 partial ones, so that any compiler may use vectors.
 struct Sum {
   float partial[kHalf] = {};
@@ -211,9 +220,11 @@ void choose_six(const float* w, const Line& line, const Line& unit, float top, I
   *min_multiplier = static_cast<uint8_t>(n);
   if (rounding == IntRounding::kNearest) return;
   float best = -1;
-  for (float a = clamp(m - 1, 0, 63); a <= clamp(m + 1, 0, 63); ++a)
-    for (float b = clamp(n - 1, 0, 63); b <= clamp(n + 1, 0, 63); ++b) {
-      const float error = error_of(w, {unit.scale * a, -(unit.min * b)}, top);
+  const Neighbours scales = neighbours(m, 0, 63), mins = neighbours(n, 0, 63);
+  for (int a = scales.first; a <= scales.last; ++a)
+    for (int b = mins.first; b <= mins.last; ++b) {
+      const Line line_at{unit.scale * static_cast<float>(a), -(unit.min * static_cast<float>(b))};
+      const float error = error_of(w, line_at, top);
       if (best >= 0 && error >= best) continue;
       best = error;
       *multiplier = static_cast<uint8_t>(a);
@@ -272,12 +283,12 @@ Status quantize_q6_k(const float* w, int64_t groups, IntRounding rounding, Block
     float multiplier = nearest(scales[h] * inverse, -128, 127);
     if (rounding == IntRounding::kSearch) {
       float best = -1;
-      const float middle = multiplier;
-      for (float m = clamp(middle - 1, -128, 127); m <= clamp(middle + 1, -128, 127); ++m) {
-        const float error = error_of(half, unit * m, levels);
+      const Neighbours tried = neighbours(multiplier, -128, 127);
+      for (int m = tried.first; m <= tried.last; ++m) {
+        const float error = error_of(half, unit * static_cast<float>(m), levels);
         if (best >= 0 && error >= best) continue;
         best = error;
-        multiplier = m;
+        multiplier = static_cast<float>(m);
       }
     }
     out->half_multiplier[h] = static_cast<int8_t>(multiplier);
