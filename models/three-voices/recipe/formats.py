@@ -25,6 +25,8 @@ FORMATS = {
     "int4, nearest, the rest int8": ["--weights", "int4", "--nearest"],
     "q4_0, the rest int8": ["--weights", "q4_0", "--dense", "int8", "--head", "int8"],
     "mxfp4, the rest int8": ["--weights", "mxfp4"],
+    "q4_k, the rest int8": ["--weights", "q4_k"],
+    "q6_k, the rest int8": ["--weights", "q6_k"],
     "int4 throughout": ["--weights", "int4", "--dense", "int4", "--head", "int4"],
 }
 BEGIN, END = "<!-- formats -->", "<!-- /formats -->"
