@@ -162,27 +162,33 @@ struct TileShape {
   int64_t stride = 0;  // panels per row of acc
 };
 
-// acc[r][p] += x[r] * w[p] for R rows of P panels. Row by row, so that one broadcast is alive at a
-// time: panel by panel GCC 12 keeps all R of them for the next panel and, at 12 x 2, spills half of
-// the accumulators.
+// acc[r] += x[r] * w for R rows of one panel; neighbouring rows lie P accumulators apart.
 template <class V, int R, int P>
-SLUICE_SIMD_INLINE void add_products(const float* x, const typename V::F* w, typename V::F* acc) {
+SLUICE_SIMD_INLINE void add_products(const float* x, typename V::F w, typename V::F* acc) {
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r) acc[r * P] = V::fma(V::set1(x[r]), w, acc[r * P]);
+}
+
+// The products of k = 2 j, or 2 j + 1, of a step with R rows at x. With many registers row by row,
+// so that one broadcast is alive at a time: panel by panel GCC 12 keeps all R of them for the next
+// panel and, at 12 x 2, spills half of the accumulators. With few, the weights of all panels are
+// what is too many.
+template <class V, int R, int P, bool odd, class Reader>
+SLUICE_SIMD_INLINE void add_step(const float* x, const Reader* reader, const std::byte* step,
+                                 size_t panel_bytes, int64_t j, typename V::F* acc) {
+  typename V::F w[P];
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) {
+    const std::byte* weights = step + p * panel_bytes;
+    w[p] = odd ? reader[p].odd(weights, j) : reader[p].even(weights, j);
+    if constexpr (V::kRegisters < 32) add_products<V, R, P>(x, w[p], acc + p);
+  }
+  if constexpr (V::kRegisters < 32) return;
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
     const auto b = V::set1(x[r]);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) acc[r * P + p] = V::fma(b, w[p], acc[r * P + p]);
-  }
-}
-
-// The weights of k = 2 j, or 2 j + 1, of a step of P panels.
-template <class V, int P, bool odd, class Reader>
-SLUICE_SIMD_INLINE void load_weights(const Reader* reader, const std::byte* step,
-                                     size_t panel_bytes, int64_t j, typename V::F* w) {
-#pragma GCC unroll 4
-  for (int p = 0; p < P; ++p) {
-    const std::byte* weights = step + p * panel_bytes;
-    w[p] = odd ? reader[p].odd(weights, j) : reader[p].even(weights, j);
   }
 }
 
@@ -226,11 +232,12 @@ void tile_bf16(const TileShape& t) {
     begin_step<V, P>(step, k, t.panel_bytes, reader);
 #pragma GCC unroll 4
     for (int64_t j = 0; j < kStepK / 2; ++j) {
-      F w[P];
-      load_weights<V, P, false>(reader, step, t.panel_bytes, j, w);
-      add_products<V, R, P>(x + 2 * j * R, w, e);
-      load_weights<V, P, true>(reader, step, t.panel_bytes, j, w);
-      add_products<V, R, P>(x + (2 * j + 1) * R, w, o);
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) {
+        const std::byte* weights = step + p * t.panel_bytes;
+        add_products<V, R, P>(x + 2 * j * R, reader[p].even(weights, j), e + p);
+        add_products<V, R, P>(x + (2 * j + 1) * R, reader[p].odd(weights, j), o + p);
+      }
     }
 #pragma GCC unroll 24
     for (int i = 0; i < R * P; ++i) acc[i] = V::add(acc[i], V::add(e[i], o[i]));
@@ -256,11 +263,8 @@ SLUICE_SIMD_INLINE void add_dots(const float* x, const std::byte* step, size_t p
         for (int p = 0; p < P; ++p) acc[r * P + p] = V::dot_bf16(acc[r * P + p], pair, w[p]);
       }
     } else {
-      typename V::F w[P];
-      load_weights<V, P, true>(reader, step, panel_bytes, j, w);
-      add_products<V, R, P>(x + (2 * j + 1) * R, w, acc);
-      load_weights<V, P, false>(reader, step, panel_bytes, j, w);
-      add_products<V, R, P>(x + 2 * j * R, w, acc);
+      add_step<V, R, P, true>(x + (2 * j + 1) * R, reader, step, panel_bytes, j, acc);
+      add_step<V, R, P, false>(x + 2 * j * R, reader, step, panel_bytes, j, acc);
     }
   }
 }
@@ -298,16 +302,11 @@ void tile_f32(const TileShape& t) {
     const int64_t left = t.k - k < kStepK ? t.k - k : kStepK;
 #pragma GCC unroll 4
     for (int64_t j = 0; j < left / 2; ++j) {
-      F w[P];
-      load_weights<V, P, false>(reader, step, t.panel_bytes, j, w);
-      add_products<V, R, P>(x + 2 * j * R, w, acc);
-      load_weights<V, P, true>(reader, step, t.panel_bytes, j, w);
-      add_products<V, R, P>(x + (2 * j + 1) * R, w, acc);
+      add_step<V, R, P, false>(x + 2 * j * R, reader, step, t.panel_bytes, j, acc);
+      add_step<V, R, P, true>(x + (2 * j + 1) * R, reader, step, t.panel_bytes, j, acc);
     }
     if (left % 2 == 0) continue;
-    F w[P];
-    load_weights<V, P, false>(reader, step, t.panel_bytes, left / 2, w);
-    add_products<V, R, P>(x + (left - 1) * R, w, acc);
+    add_step<V, R, P, false>(x + (left - 1) * R, reader, step, t.panel_bytes, left / 2, acc);
   }
   store_tile<V, R, P>(t, acc);
 }

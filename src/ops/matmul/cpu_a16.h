@@ -191,19 +191,16 @@ void a16_tile(const PanelProduct& product, const std::byte* panel, const float* 
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) e[r] = o[r] = V::zero();
       for (int64_t j = 0; j < kGroupK; j += 2) {
-        const F even = V::load(w + 16 * j), odd = V::load(w + 16 * j + 16);
-        add_products<V, R, 1>(x + j * R, &even, e);
-        add_products<V, R, 1>(x + (j + 1) * R, &odd, o);
+        add_products<V, R, 1>(x + j * R, V::load(w + 16 * j), e);
+        add_products<V, R, 1>(x + (j + 1) * R, V::load(w + 16 * j + 16), o);
       }
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) acc[r] = V::add(acc[r], V::add(e[r], o[r]));
     } else {
       // Nothing past K takes part: 0 * 0 would turn a sum of -0 into +0.
       const int64_t left = product.k - g * kGroupK;
-      for (int64_t j = 0; j < kGroupK && j < left; ++j) {
-        const F weights = V::load(w + 16 * j);
-        add_products<V, R, 1>(x + j * R, &weights, acc);
-      }
+      for (int64_t j = 0; j < kGroupK && j < left; ++j)
+        add_products<V, R, 1>(x + j * R, V::load(w + 16 * j), acc);
     }
   }
 #pragma GCC unroll 12
