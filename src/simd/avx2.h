@@ -40,6 +40,11 @@ struct Avx2 {
     _mm256_maskstore_ps(p, lanes_below(n), v.a);
     _mm256_maskstore_ps(p + 8, lanes_below(n - 8), v.b);
   }
+  // Around the caches; p on a line (streaming.h).
+  static void stream(float* p, F v) {
+    _mm256_stream_ps(p, v.a);
+    _mm256_stream_ps(p + 8, v.b);
+  }
 
   static F add(F x, F y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
   static F sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }

@@ -24,6 +24,8 @@ struct Avx512 {
   // The first n lanes from memory, the others zero; never reads past p + n.
   static F load_n(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
   static void store_n(float* p, F v, int64_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
+  // Around the caches; p on a line (streaming.h).
+  static void stream(float* p, F v) { _mm512_stream_ps(p, v); }
 
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }

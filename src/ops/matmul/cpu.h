@@ -426,8 +426,11 @@ void store(const PanelTile& tile) {
       auto v = V::load(tile.acc + (r * tile.panels + p) * 16);
       if (product.bias != nullptr)
         v = V::add(v, V::load_n(product.bias + columns.first, columns.count));
-      V::store_n(product.out + (tile.row + r) * product.out_stride + columns.first, v,
-                 columns.count);
+      float* out = product.out + (tile.row + r) * product.out_stride + columns.first;
+      if (product.out_streams && columns.count == 16 && reinterpret_cast<uintptr_t>(out) % 64 == 0)
+        V::stream(out, v);
+      else
+        V::store_n(out, v, columns.count);
     }
 }
 

@@ -15,8 +15,10 @@ namespace {
 using enum WeightFormat;
 
 struct Machine : EmulatedMachine {
-  static void expand_int4(const std::byte* block, int64_t g, const std::byte* codes,
+  template <int half>
+  static void expand_int4(const std::byte* block, int64_t even, const std::byte* codes,
                           std::byte* out) {
+    const int64_t g = even + half;
     for (int64_t i = 0; i < 256; ++i) {
       const int64_t line = i / 64, c = i % 64 / 4, k = i % 4;
       const auto multipliers = load_as<uint32_t>(block + kInt4MultiplierAt + g / 8 * 64 + 4 * c);
@@ -30,24 +32,23 @@ struct Machine : EmulatedMachine {
     }
   }
   static void copy_half(const std::byte* codes, std::byte* out) { std::memcpy(out, codes, 512); }
-  template <WeightFormat format>
-  static void add_rows(const int32_t* sums, int64_t low, int64_t stride, int64_t rows,
-                       const int32_t* corrections, const float* scales,
-                       const std::byte* weight_scales, bool first, float* acc) {
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = 0; c < 16; ++c) {
-        const float w =
-            format == kInt4
-                ? static_cast<float>(bf16::from_bits(load_as<uint16_t>(weight_scales + 2 * c)))
-                : load_as<float>(weight_scales + 4 * c);
-        const int32_t* at = sums + r * stride + c;
-        auto sum = static_cast<uint32_t>(at[0]);
-        if (format == kInt8)
-          sum = 256 * sum + static_cast<uint32_t>(at[low]) + static_cast<uint32_t>(corrections[r]);
-        float& a = acc[r * stride + c];
-        a = std::fma(static_cast<float>(static_cast<int32_t>(sum)) * scales[r], w,
-                     first ? 0.0f : a);
-      }
+  template <WeightFormat format, int Count>
+  static void add_rows(const int32_t* sums, int64_t low, int64_t rows, const int32_t* corrections,
+                       const float* scales, const std::byte* weight_scales, int64_t panel_bytes,
+                       bool first, float* acc) {
+    for (int64_t i = 0; i < rows * Count * 16; ++i) {
+      const int64_t r = i / (Count * 16), c = i % 16;
+      const std::byte* of_panel = weight_scales + i / 16 % Count * panel_bytes;
+      const float w = format == kInt4
+                          ? static_cast<float>(bf16::from_bits(load_as<uint16_t>(of_panel + 2 * c)))
+                          : load_as<float>(of_panel + 4 * c);
+      auto sum = static_cast<uint32_t>(sums[i]);
+      if (format == kInt8)
+        sum = 256 * sum + static_cast<uint32_t>(sums[low + i]) +
+              static_cast<uint32_t>(corrections[r]);
+      acc[i] = std::fma(static_cast<float>(static_cast<int32_t>(sum)) * scales[r], w,
+                        first ? 0.0f : acc[i]);
+    }
   }
 };
 

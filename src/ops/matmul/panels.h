@@ -39,6 +39,9 @@ struct PanelProduct {
   const float* bias = nullptr;
   float* out = nullptr;
   int64_t out_stride = 0;
+  // Nobody reads `out` before it has left the caches: whole lines may be stored around them. Who
+  // sets it calls streamed_stores_end() (simd/streaming.h) before others read.
+  bool out_streams = false;
   PanelEpilogue* epilogue = nullptr;
   const void* epilogue_data = nullptr;
 };

@@ -1,6 +1,7 @@
 #include "ops/moe_experts/by_expert.h"
 
 #include "ops/parallel.h"
+#include "simd/streaming.h"
 
 namespace sluice {
 namespace {
@@ -8,6 +9,10 @@ namespace {
 // An expert is the unit that workers share, so the last one to end may leave the others idle for
 // the time of one.
 constexpr int64_t kExpertsPerWorker = 8;
+
+// Rows of outputs that take as much are read again, by the weighted sum, when they have left the
+// second-level caches.
+constexpr int64_t kStreamedBytes = int64_t{8} << 20;
 
 int64_t rows_of(const GroupedPlan& plan, int64_t e) {
   const auto& starts = plan.args.starts;
@@ -36,6 +41,7 @@ bool multiply_by_expert(const ExecContext& context, GroupedPlan& up, const Group
   if (float* p = carver.take<float>(rounded); p != nullptr)
     up.rounded = {reinterpret_cast<std::byte*>(p), static_cast<size_t>(rounded) * sizeof(float)};
 
+  const bool streams = down.args.starts.back() * d * int64_t{sizeof(float)} >= kStreamedBytes;
   PanelProduct all;
   const bool gathered = round_once(context, up, &all);
   parallel_items(context, std::ssize(up.active), [&](int64_t i, int64_t worker) {
@@ -51,8 +57,10 @@ bool multiply_by_expert(const ExecContext& context, GroupedPlan& up, const Group
     PanelProduct second = expert_product(down, e);
     second.x = first.out;
     second.prepared = codes + worker * hidden_floats;
+    second.out_streams = streams;
     if (quantizes_x(arith)) down.kernel->prepare(second, 0, second.row_count);
     multiply_whole(down, second);
+    if (streams) streamed_stores_end();
   });
   return true;
 }
