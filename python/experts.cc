@@ -29,11 +29,17 @@ class PackedExperts {
   }
 };
 
+// Those that pack_matrix makes of floats.
 WeightFormat format_named(const std::string& name) {
-  for (const WeightFormat f : {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kFP8,
-                               WeightFormat::kInt8, WeightFormat::kInt4})
+  std::string names;
+  for (int i = 0; i < kWeightFormats; ++i) {
+    const auto f = static_cast<WeightFormat>(i);
+    if (f == WeightFormat::kMXFP4 || f == WeightFormat::kF16) continue;
     if (weight_format_name(f) == name) return f;
-  throw py::value_error("format: expected f32, bf16, fp8, int8 or int4, got " + name);
+    names += names.empty() ? "" : ", ";
+    names += weight_format_name(f);
+  }
+  throw py::value_error("format: expected one of " + names + ", got " + name);
 }
 
 DType stored_dtype(const py::array& a, const char* name) {
@@ -315,8 +321,8 @@ void add_packing(py::module_& m, Machine& machine) {
       py::arg("w2_bias") = py::none(), py::arg("w1_scale") = py::none(),
       py::arg("w2_scale") = py::none(), py::arg("block_shape") = py::none(),
       "w1 [E, 2I, D], w2 [E, D, I], float32, float16 or bfloat16, any strides, to\n"
-      "format f32, bf16, fp8, int8 or int4; layout of w1's rows: gate_first, up_first, "
-      "interleaved.\n"
+      "format f32, bf16, fp8, int8, int4 or one of GGUF's: q8_0, q4_0, q5_0, q5_1, q4_k, q5_k,\n"
+      "q6_k, iq4_nl; layout of w1's rows: gate_first, up_first, interleaved.\n"
       "fp8 with w1_scale and w2_scale ([E], [E, N], or one for each block_shape): codes of\n"
       "float8_e4m3fn (or uint8), which are kept.");
 }
