@@ -30,8 +30,8 @@ PanelProduct expert_product(const GroupedPlan& plan, int64_t e);
 // All rows of x in order, rounded once for all their slots into plan.rounded; false where that does
 // not pay or fit.
 bool round_once(const ExecContext& context, const GroupedPlan& plan, PanelProduct* all);
-// All panels of a product on the calling worker, in ranges of what the kernel wants at a time.
-void multiply_whole(const GroupedPlan& plan, PanelProduct product);
+// A product's panels on the calling worker, in ranges of what the kernel wants at a time.
+void multiply_panels(const GroupedPlan& plan, PanelProduct product);
 
 // CUDA: all of it in one go, for at most `slots` slots; without args.source slot s takes row s.
 // Ariths of integers quantise their rows into `prepared`, of prepared_floats(slots, K); else it may

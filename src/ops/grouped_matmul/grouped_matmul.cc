@@ -17,6 +17,8 @@ constexpr Kernel<PanelEpilogue> kEpilogues[] = {
 #undef SLUICE_KERNEL
 };
 
+constexpr int64_t kPanelsOfUnit = 4;
+
 // A decode step has at most about so many rows.
 constexpr int64_t kDecodeSlots = 64;
 
@@ -126,17 +128,34 @@ Result<const PackedMatrix*> check_device_experts(const GroupedMatmulArgs& a, int
 }
 
 // Panels per range: about 256 KiB, so that an expert's rows find them in the second-level cache,
-// even because gate and up panels belong together, and fewer when the workers would starve.
+// and whole units.
 int64_t most_panels(const PanelProduct& product, size_t range_bytes) {
-  const auto most = static_cast<int64_t>(range_bytes / product.panel_bytes) / 4 * 4;
-  return most < 4 ? 4 : most;
+  const auto most =
+      static_cast<int64_t>(range_bytes / product.panel_bytes) / kPanelsOfUnit * kPanelsOfUnit;
+  return most < kPanelsOfUnit ? kPanelsOfUnit : most;
 }
-int64_t panel_grain(const ExecContext& context, const PanelProduct& product, int64_t active,
-                    size_t range_bytes) {
-  const int64_t most = most_panels(product, range_bytes);
-  const int64_t fair = round_up(ceil_div(product.panel_end * active, workers_of(context) * 8), 4);
-  return fair < most ? fair : most;
-}
+
+// Ranges of [0, n) that workers take one after another: long at first, so that each streams with
+// few starts, and short at the end, so that they end together.
+class Shares {
+ public:
+  Shares(int64_t n, int64_t workers) {
+    const int64_t least = ceil_div(n, kMost);
+    for (int64_t at = 0; at < n; at = ends_[count_++]) {
+      const int64_t share = (n - at) / (2 * workers);
+      ends_[count_] = at + (share > least ? share : least);
+    }
+    ends_[count_ - 1] = n;
+  }
+  int64_t count() const { return count_; }
+  int64_t begin(int64_t i) const { return i == 0 ? 0 : ends_[i - 1]; }
+  int64_t end(int64_t i) const { return ends_[i]; }
+
+ private:
+  static constexpr int64_t kMost = 256;
+  int64_t count_ = 0;
+  int64_t ends_[kMost];
+};
 
 }  // namespace
 
@@ -240,24 +259,29 @@ void prepare_grouped(const ExecContext& context, const GroupedPlan& plan) {
 void multiply_grouped(const ExecContext& context, const GroupedPlan& plan) {
   if (plan.active.empty()) return;
   const auto experts = static_cast<int64_t>(plan.active.size());
-  const PanelProduct shape = expert_product(plan, plan.active[0]);
-  const int64_t grain = panel_grain(context, shape, experts, plan.kernel->range_bytes);
-  const int64_t ranges = ceil_div(shape.panel_end, grain);
-  parallel_ranges(context, experts * ranges, 1, [&](int64_t item, int64_t) {
-    PanelProduct product = expert_product(plan, plan.active[static_cast<size_t>(item / ranges)]);
-    const int64_t panels = product.panel_end;
-    product.panel_begin = item % ranges * grain;
-    product.panel_end = product.panel_begin + grain < panels ? product.panel_begin + grain : panels;
-    plan.kernel->multiply(product);
+  // Gate and up panels belong together, and kernels like pairs of pairs.
+  const int64_t each = ceil_div(expert_product(plan, plan.active[0]).panel_end, kPanelsOfUnit);
+  const Shares shares(experts * each, workers_of(context));
+  parallel_ranges(context, shares.count(), 1, [&](int64_t i, int64_t) {
+    for (int64_t unit = shares.begin(i), next = 0; unit < shares.end(i); unit = next) {
+      const int64_t expert = unit / each, first = expert * each;
+      next = shares.end(i) < first + each ? shares.end(i) : first + each;
+      PanelProduct product = expert_product(plan, plan.active[static_cast<size_t>(expert)]);
+      const int64_t end = (next - first) * kPanelsOfUnit;
+      product.panel_begin = (unit - first) * kPanelsOfUnit;
+      product.panel_end = end < product.panel_end ? end : product.panel_end;
+      multiply_panels(plan, product);
+    }
   });
 }
 
-void multiply_whole(const GroupedPlan& plan, PanelProduct product) {
-  const int64_t panels = product.panel_end;
+void multiply_panels(const GroupedPlan& plan, PanelProduct product) {
+  if (product.row_count <= plan.kernel->rows_of_pass) return plan.kernel->multiply(product);
+  const int64_t end = product.panel_end;
   const int64_t grain = most_panels(product, plan.kernel->range_bytes);
-  for (int64_t p = 0; p < panels; p += grain) {
+  for (int64_t p = product.panel_begin; p < end; p += grain) {
     product.panel_begin = p;
-    product.panel_end = p + grain < panels ? p + grain : panels;
+    product.panel_end = p + grain < end ? p + grain : end;
     plan.kernel->multiply(product);
   }
 }

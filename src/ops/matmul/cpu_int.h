@@ -9,8 +9,9 @@
 namespace sluice::simd {
 
 // How far ahead of its use a line of weights is asked for, R rows taking longer for a line than
-// one.
-inline constexpr int64_t kIntPrefetch = 4096;
+// one. On a Xeon with AMX, Qwen3's int4 layer at M = 1 and 4, in us of one run: 2 KiB 823 and 2910,
+// 3 KiB 820 and 2960, 4 KiB (the same set of the first-level cache) 887 and 3300.
+inline constexpr int64_t kIntPrefetch = 3072;
 
 // The rows of a tile and where their sums go: acc[r * stride].
 struct IntTile {
@@ -203,6 +204,18 @@ float int_scale(const float* x, int64_t count) {
   return scale < 1e-6f ? 1.0f : scale;
 }
 
+// v / divisor, rounded once, without the division: its latency is that of five FMAs, and 16 of them
+// take 16 cycles. `inverse` is 1 / divisor, rounded to nearest. The first correction leaves less
+// than one unit in the last place, from where the second one gives the nearest (Markstein 1990),
+// but for quotients so small that the remainder underflows: those round to code 0 either way.
+template <class V>
+typename V::F quotient(typename V::F v, typename V::F divisor, typename V::F inverse) {
+  auto q = V::mul(v, inverse);
+  const auto minus = V::sub(V::zero(), divisor);
+  q = V::fma(V::fma(minus, q, v), inverse, q);
+  return V::fma(V::fma(minus, q, v), inverse, q);
+}
+
 // Codes of one block: k in [k0, k0 + count) of the row, zeros up to k0 + padded.
 template <class W, WeightFormat format>
 void int_codes(const float* x, int64_t count, int64_t padded, float scale, const IntRow& row,
@@ -210,10 +223,11 @@ void int_codes(const float* x, int64_t count, int64_t padded, float scale, const
   using V = typename W::V;
   const bool finite = scale == scale;
   const auto divisor = V::set1(finite ? scale : 1.0f), magic = V::set1(12582912.0f);
+  const auto inverse = V::div(V::set1(1.0f), divisor);
   for (int64_t k = 0; k < padded; k += 16) {
     const int64_t left = finite ? count - k : 0;
     const auto v = left >= 16 ? V::load(x + k) : left > 0 ? V::load_n(x + k, left) : V::zero();
-    const auto rounded = V::add(V::div(v, divisor), magic);
+    const auto rounded = V::add(quotient<V>(v, divisor, inverse), magic);
     const auto codes = V::subi(V::bits_of(rounded), V::bits_of(magic));
     int8_t* out = row.codes + (k0 + k) / 64 * row.step + (k0 + k) % 64;
     if constexpr (int_halves(format) == 2) {

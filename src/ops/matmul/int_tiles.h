@@ -22,6 +22,10 @@ static constexpr int64_t int_group_blocks(WeightFormat format) {
   return 4 * int_halves(format);
 }
 
+static constexpr int64_t int_group_rows(WeightFormat format) {
+  return int_group_blocks(format) * 32 / int_halves(format);
+}
+
 // Sums of one block of k on their way into the accumulators of one block of rows.
 struct IntPending {
   const int32_t* sums = nullptr;

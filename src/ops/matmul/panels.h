@@ -71,6 +71,8 @@ struct PanelKernel {
   // Bytes of panels in one call of multiply(), at most: what passes over them for each block of
   // rows wants them to stay in the second-level cache; what passes once wants few starts.
   size_t range_bytes = size_t{256} << 10;
+  // So many rows share a pass: up to there a call may have all panels of a matrix.
+  int64_t rows_of_pass = 0;
 };
 inline constexpr int64_t kPanelRowGrain = 24;
 

@@ -53,13 +53,13 @@ bool multiply_by_expert(const ExecContext& context, GroupedPlan& up, const Group
       up.kernel->gather(all, first, 0, first.row_count);
     else
       up.kernel->prepare(first, 0, first.row_count);
-    multiply_whole(up, first);
+    multiply_panels(up, first);
     PanelProduct second = expert_product(down, e);
     second.x = first.out;
     second.prepared = codes + worker * hidden_floats;
     second.out_streams = streams;
     if (quantizes_x(arith)) down.kernel->prepare(second, 0, second.row_count);
-    multiply_whole(down, second);
+    multiply_panels(down, second);
     if (streams) streamed_stores_end();
   });
   return true;

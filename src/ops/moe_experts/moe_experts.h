@@ -4,8 +4,10 @@
 // in one call that equals that chain bit for bit. The activation writes its rows rounded and in
 // the blocks that the second product streams: two passes over [T*K, I] and one loop fewer than the
 // chain, and half its workspace. (Ariths that quantise x scale several k, which several tasks may
-// write: their rows stay f32 and are quantised between the products.) Each piece is an op of its
-// own, because engines with expert parallelism put communication between them.
+// write: their rows stay f32 and are quantised between the products.) On CPUs, where many experts
+// have rows, each worker takes one expert after the other through both products, its rows in its
+// own cache (by_expert.h). Each piece is an op of its own, because engines with expert parallelism
+// put communication between them.
 //
 // tensor   | shape         | dtype            | layout
 // x        | [T, D]        | f32              | row stride
