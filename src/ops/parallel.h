@@ -31,11 +31,12 @@ void parallel_ranges(const ExecContext& context, int64_t n, int64_t grain, const
   for (int64_t i = 0; i < ranges; ++i) one(i, 0);
 }
 
-// Calls body(i, worker) for i in [0, n), one by one in ascending order of their beginnings, worker
-// in [0, workers_of(context)). CPU only.
 inline int64_t workers_of(const ExecContext& context) {
   return context.pool != nullptr ? context.pool->size() : 1;
 }
+
+// Calls body(i, worker) for i in [0, n), one by one in ascending order of their beginnings, worker
+// in [0, workers_of(context)). CPU only.
 template <class Body>
 void parallel_items(const ExecContext& context, int64_t n, const Body& body) {
   const auto one = [&](int64_t i, int worker) { body(i, static_cast<int64_t>(worker)); };

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "ops/grouped_matmul/kernels.h"
 #include "ops/matmul/matmul.h"
 #include "ops/matmul/weights_data.h"
@@ -154,6 +156,21 @@ TEST_P(GroupedMatmulRow, ASlotEqualsMatmulAloneAndOnAnyThreads) {
 INSTANTIATE_TEST_SUITE_P(Rows, GroupedMatmulRow,
                          ::testing::ValuesIn(test::all_rows(panel_kernels())), test::RowName());
 
+TEST(GroupedMatmul, WithoutSourceSlotsAreRowsOfX) {
+  Random random(31);
+  const Context context(Isa::kReference, 2);
+  Problem p;
+  Operands in(*context.device, WeightFormat::kF32, p, random);
+  std::iota(in.source.begin(), in.source.end(), 0);
+  Matrix named(p.slots, p.n), bare(p.slots, p.n);
+  Scratch scratch(grouped_matmul_workspace_bytes(p.slots, p.k));
+  GroupedMatmulArgs args = in.args(Arith::kF32Fma, named);
+  ASSERT_TRUE(grouped_matmul(context.exec, args, scratch.workspace()).ok());
+  args.source = {};
+  args.out = bare.view();
+  ASSERT_TRUE(grouped_matmul(context.exec, args, scratch.workspace()).ok());
+  EXPECT_TRUE(same_bits(named.view(), bare.view()));
+}
 TEST(GroupedMatmul, EveryIsaOfTheProductsHasItsEpilogue) {
   for (const Row& row : panel_kernels()) {
     if (is_cuda(row.isa)) continue;  // these end in the activation themselves
@@ -216,6 +233,9 @@ TEST(GroupedMatmul, RefusesWhatItCannotDo) {
   const int32_t far[] = {0, 2, 5};
   bad = good, bad.starts = far;
   EXPECT_TRUE(refused(bad, "5 slots"));
+  const int32_t beyond[] = {0, 2, 7};  // without source, slots are rows of x
+  bad = good, bad.starts = beyond, bad.source = {};
+  EXPECT_TRUE(refused(bad, "7 slots, but x has 6"));
   in.source[1] = 6;
   EXPECT_TRUE(refused(good, "source: expected in [0, 6), got 6"));
   in.source[1] = 0;

@@ -204,8 +204,8 @@ float int_scale(const float* x, int64_t count) {
   return scale < 1e-6f ? 1.0f : scale;
 }
 
-// v / divisor, rounded once, without the division: its latency is that of five FMAs, and 16 of them
-// take 16 cycles. `inverse` is 1 / divisor, rounded to nearest. The first correction leaves less
+// v / divisor, rounded once, in five operations: a division of 16 lanes takes 16 cycles, these two
+// and a half. `inverse` is 1 / divisor, rounded to nearest. The first correction leaves less
 // than one unit in the last place, from where the second one gives the nearest (Markstein 1990),
 // but for quotients so small that the remainder underflows: those round to code 0 either way.
 template <class V>

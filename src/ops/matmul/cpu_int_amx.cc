@@ -97,13 +97,15 @@ void multiply(const PanelProduct& product) {
 
 }  // namespace
 
-const PanelKernel matmul_int8_int4_amx = {
-    simd::prepare_int<W, kInt4>, multiply<kInt4>, simd::store<V>,
-    simd::gather_int<W, kInt4>,  nullptr,         size_t{256} << 10,
-    simd::int_group_rows(kInt4)};
-const PanelKernel matmul_int16_int8_amx = {
-    simd::prepare_int<W, kInt8>, multiply<kInt8>, simd::store<V>,
-    simd::gather_int<W, kInt8>,  nullptr,         size_t{256} << 10,
-    simd::int_group_rows(kInt8)};
+const PanelKernel matmul_int8_int4_amx = {.prepare = simd::prepare_int<W, kInt4>,
+                                          .multiply = multiply<kInt4>,
+                                          .store = simd::store<V>,
+                                          .gather = simd::gather_int<W, kInt4>,
+                                          .rows_of_pass = simd::int_group_rows(kInt4)};
+const PanelKernel matmul_int16_int8_amx = {.prepare = simd::prepare_int<W, kInt8>,
+                                           .multiply = multiply<kInt8>,
+                                           .store = simd::store<V>,
+                                           .gather = simd::gather_int<W, kInt8>,
+                                           .rows_of_pass = simd::int_group_rows(kInt8)};
 
 }  // namespace sluice

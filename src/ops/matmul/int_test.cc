@@ -151,6 +151,30 @@ TEST_P(IntRow, RandomShapesEqualTheReference) {
             random.between(1, 1300), int64_t{128} << random.below(3), random.next());
 }
 
+// x within two units of the last place of the middle between two codes, ties themselves among them:
+// a quotient that is not the nearest one would fall to the wrong side.
+TEST_P(IntRow, EdgesBetweenCodesEqualTheReference) {
+  Random random(79);
+  const Context context(GetParam().isa), truth(Isa::kReference);
+  const RawPanels panels(format(), 33, 512, 512, random);
+  const int64_t levels = format() == WeightFormat::kInt4 ? 127 : 32639;
+  Matrix x(48, 512), got(48, 33), want(48, 33);
+  for (int64_t r = 0; r < x.rows(); ++r) {
+    const float most = std::ldexp(1.0f + static_cast<float>(random.uniform()),
+                                  static_cast<int>(random.between(-10, 60)));
+    const float scale = most / static_cast<float>(levels);
+    x.at(r, 0) = most;
+    for (int64_t k = 1; k < x.cols(); ++k) {
+      float v = (static_cast<float>(random.below(levels)) + 0.5f) * scale;
+      for (int64_t step = random.between(-2, 2); step != 0; step += step < 0 ? 1 : -1)
+        v = std::nextafter(v, step < 0 ? 0.0f : most);
+      x.at(r, k) = random.chance(0.5) ? v : -v;
+    }
+  }
+  ASSERT_TRUE(run(context, panels.w, x.view(), got).ok());
+  ASSERT_TRUE(run(truth, panels.w, x.view(), want).ok());
+  EXPECT_TRUE(same_bits(got.view(), want.view()));
+}
 TEST_P(IntRow, WhatIsNotFiniteSpoilsItsRowOnly) {
   Random random(5);
   Context context(GetParam().isa);
