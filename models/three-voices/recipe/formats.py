@@ -25,7 +25,11 @@ FORMATS = {
     "int4, nearest, the rest int8": ["--weights", "int4", "--nearest"],
     "q4_0, the rest int8": ["--weights", "q4_0", "--dense", "int8", "--head", "int8"],
     "mxfp4, the rest int8": ["--weights", "mxfp4"],
+    "iq4_nl, the rest int8": ["--weights", "iq4_nl"],
     "q4_k, the rest int8": ["--weights", "q4_k"],
+    "q5_0, the rest int8": ["--weights", "q5_0"],
+    "q5_1, the rest int8": ["--weights", "q5_1"],
+    "q5_k, the rest int8": ["--weights", "q5_k"],
     "q6_k, the rest int8": ["--weights", "q6_k"],
     "int4 throughout": ["--weights", "int4", "--dense", "int4", "--head", "int4"],
 }
@@ -155,8 +159,9 @@ def table(record):
     return (f"Made by `recipe/formats.py` with `sluice pack`, `score` and `run`: bits per byte of the held-out text (windows "
             f"that overlap by half,\nso lower than above); tokens changed among {positions:,} held-out positions against the bf16 "
             f"directory; tokens per second,\nthe fastest of {record['turns']} turns on {record['cpu']} ({record['isa']}{', ' + record['note'] if record['note'] else ''}). "
-            f"The embedding stays bf16 beside a quantised head. Blocks of 64\ninputs, as these experts have them, pay more for "
-            f"their scales than the blocks of 512 in a large model (4.19 and 8.06 bits).\n\n" + "\n".join(rows))
+            f"The embedding stays bf16 beside a quantised head. The experts have\n256 and 64 inputs, so that blocks end early and "
+            f"pay more for their scales than in a large model: int4 and int8 there take\n4.19 and 8.06 bits (blocks of 512), "
+            f"q4_k, q5_k and q6_k 4.50, 5.50 and 6.63 (blocks of 256).\n\n" + "\n".join(rows))
 
 
 def write_card(path, record):
