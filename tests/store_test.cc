@@ -21,9 +21,10 @@ std::unique_ptr<Runtime> runtime(int threads = 2) {
 }
 
 RunReport run_model(const std::string& path, Compute compute, std::optional<Isa> isa = {},
-                    Mode mode = Mode::kDefault) {
+                    Mode mode = Mode::kDefault, bool bf16_dot = false) {
   const auto rt = runtime();
-  const auto model = load_model(*rt, path, {.compute = compute, .mode = mode});
+  const auto model =
+      load_model(*rt, path, {.compute = compute, .mode = mode, .bf16_dot = bf16_dot});
   EXPECT_TRUE(model.ok()) << model.status().message();
   if (!model.ok()) return {};
   return run_lists(*rt, **model,
@@ -66,6 +67,30 @@ TEST_P(StoreRuns, IntegerStoresGiveTheSameBitsOnEveryIsa) {
       EXPECT_TRUE(run_model(store, Compute::kBf16, isa, Mode::kA16).tensors == a16.tensors)
           << "a16 on " << isa_name(isa);
   }
+}
+
+// The two orders of bf16 products: each is the same on every ISA, whatever the machine is quick at.
+TEST_P(StoreRuns, Bf16DotGivesTheSameBitsOnEveryIsa) {
+  const std::string model = golden_dir(GetParam());
+  if (model.empty()) GTEST_SKIP() << "no golden case " << GetParam();
+  const auto run = [&](Isa isa, bool dot) {
+    return run_model(model, Compute::kBf16, isa, Mode::kDefault, dot);
+  };
+  const RunReport want = run(Isa::kReference, true);
+  ASSERT_FALSE(want.tensors.empty());
+  EXPECT_FALSE(run(Isa::kReference, false).tensors == want.tensors) << "the order changed nothing";
+  for (const Isa isa : isa_paths())
+    EXPECT_TRUE(run(isa, true).tensors == want.tensors) << isa_name(isa);
+}
+
+TEST_P(StoreRuns, Bf16DotIsRefusedWhereNoRowIsRounded) {
+  const std::string model = golden_dir(GetParam());
+  if (model.empty()) GTEST_SKIP() << "no golden case " << GetParam();
+  const auto loaded = load_model(*runtime(), model, {.compute = Compute::kF32, .bf16_dot = true});
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_NE(loaded.status().message().find("arith bf16_dot is for weights in bf16, mxfp4"),
+            std::string::npos)
+      << loaded.status().message();
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, StoreRuns, ::testing::ValuesIn(golden_cases()), [](const auto& p) {

@@ -10,8 +10,8 @@ void add_mode(CLI::App& app, std::string& mode, std::string& arith, const std::s
              "Products of low-bit weights: int, a8g32 or a16 (default: by their format)")
       ->check(CLI::IsMember({"int", "a8g32", "a16"}));
   add_option(app, "--arith", arith,
-             "Instead of " + instead_of + ": f32_fma, bf16_tile, int, int16 or a8g32")
-      ->check(CLI::IsMember({"f32_fma", "bf16_tile", "int", "int16", "a8g32"}));
+             "Instead of " + instead_of + ": f32_fma, bf16_tile, bf16_dot, int, int16 or a8g32")
+      ->check(CLI::IsMember({"f32_fma", "bf16_tile", "bf16_dot", "int", "int16", "a8g32"}));
 }
 
 void add_profile(CLI::App& app, std::string& profile) {

@@ -32,6 +32,7 @@ struct Findings {
   Resolution resolution;
   Compute compute = Compute::kBf16;
   Mode mode = Mode::kDefault;
+  bool bf16_dot = false;
 };
 
 void note(const Status& status, std::vector<std::string>* problems) {
@@ -45,14 +46,15 @@ void read_store(const std::string& path, Findings* f) {
   f->store = std::move(store).value();
   const Result<std::unique_ptr<Runtime>> runtime = Runtime::create({.threads = 1});
   if (!runtime.ok()) return note(runtime.status(), &f->problems);
-  note(load_packed_store(**runtime, path, {.compute = f->compute, .mode = f->mode}).status(),
-       &f->problems);
+  const LoadOptions options{.compute = f->compute, .mode = f->mode, .bf16_dot = f->bf16_dot};
+  note(load_packed_store(**runtime, path, options).status(), &f->problems);
 }
 
 Findings read_all(const std::string& model, const ArithChoice& choice) {
   Findings f;
   f.compute = choice.compute;
   f.mode = choice.mode;
+  f.bf16_dot = choice.bf16_dot;
   if (is_packed_store(model)) {
     read_store(model, &f);
     Result<ModelConfig> config = read_model_config(model);
@@ -80,6 +82,8 @@ Findings read_all(const std::string& model, const ArithChoice& choice) {
   for (const ResolvedRule& r : f.resolution.rules)
     if (r.rule->k > 0) formats.insert(packed_format(*r.rule, &r, f.compute));
   if (f.problems.empty()) note(check_mode(f.mode, formats, model), &f.problems);
+  if (f.problems.empty() && f.bf16_dot)
+    note(check_bf16_dot(f.compute, f.mode, formats, model), &f.problems);
   return f;
 }
 
@@ -222,7 +226,8 @@ void add_loaded_roles(const Findings& f, ordered_json& report) {
   const bool f32 = f.compute == Compute::kF32;
   const PackOptions as_loaded{.weights = f32 ? WeightFormat::kF32 : WeightFormat::kBF16};
   const Result<PackPlan> plan = plan_store(f.config->spec, f.resolution, as_loaded);
-  if (plan.ok()) report["loaded_roles"] = loaded_roles_json(plan->header, f.compute, f.mode);
+  if (plan.ok())
+    report["loaded_roles"] = loaded_roles_json(plan->header, f.compute, f.mode, f.bf16_dot);
 }
 
 void add_costs(const InspectOptions& o, Findings& f, ordered_json& report) {
@@ -299,11 +304,12 @@ Status run_inspect(const InspectOptions& o, Console& console) {
   }
   if (f.store != nullptr) {
     const StoreHeader& h = f.store->header();
-    report["store"] = {{"version", kStoreVersion},     {"layout_id", kPanelLayoutId},
-                       {"bytes", h.file_bytes},        {"tensors", h.entries.size()},
-                       {"fits_bf16", h.fits_bf16},     {"fits_f32", h.fits_f32},
-                       {"made_by", f.store->remake()}, {"roles", store_roles_json(h, f.mode)}};
-    report["tensors"] = store_tensors_json(h, f.mode);
+    report["store"] = {
+        {"version", kStoreVersion},     {"layout_id", kPanelLayoutId},
+        {"bytes", h.file_bytes},        {"tensors", h.entries.size()},
+        {"fits_bf16", h.fits_bf16},     {"fits_f32", h.fits_f32},
+        {"made_by", f.store->remake()}, {"roles", store_roles_json(h, f.mode, f.bf16_dot)}};
+    report["tensors"] = store_tensors_json(h, f.mode, f.bf16_dot);
   } else {
     report["tensors"] = tensors_json(f);
     add_loaded_roles(f, report);

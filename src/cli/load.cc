@@ -20,9 +20,9 @@ Result<ArithChoice> arith_choice(const std::string& compute, const std::string& 
   }
   if (arith.empty()) return out;
   const std::optional<Arith> chosen = arith_from_name(arith);
-  if (!chosen || *chosen == Arith::kBf16Dot)
-    return invalid_argument("arith: expected f32_fma, bf16_tile, int, int16 or a8g32, got \"{}\"",
-                            arith);
+  if (!chosen)
+    return invalid_argument(
+        "arith: expected f32_fma, bf16_tile, bf16_dot, int, int16 or a8g32, got \"{}\"", arith);
   if (!mode.empty())
     return invalid_argument("arith and mode: {} says the mode, too; give one of them", arith);
   if (quantizes_x(*chosen)) {
@@ -31,6 +31,7 @@ Result<ArithChoice> arith_choice(const std::string& compute, const std::string& 
   }
   out.compute = *chosen == Arith::kF32Fma ? Compute::kF32 : Compute::kBf16;
   out.mode = Mode::kA16;
+  out.bf16_dot = *chosen == Arith::kBf16Dot;
   return out;
 }
 
@@ -41,6 +42,7 @@ Result<LoadedModel> load_for(Console& console, const LoadRequest& request) {
                           arith_choice(request.compute, request.mode, request.arith));
   options.compute = choice.compute;
   options.mode = choice.mode;
+  options.bf16_dot = choice.bf16_dot;
   SLUICE_ASSIGN_OR_RETURN(options.profile, parse_rounding_profile(request.profile));
   SLUICE_ASSIGN_OR_RETURN(loaded.runtime,
                           Runtime::create({.threads = request.threads, .device = request.device}));

@@ -26,10 +26,12 @@ struct LoadedModel {
 
 Result<Compute> compute_from_name(const std::string& name);
 // What --compute, --mode and --arith choose together. An arith is a compute and a mode: f32_fma and
-// bf16_tile for every weight that they can multiply (mode a16), int or a8g32 where a format has it.
+// bf16_tile for every weight that they can multiply (mode a16), bf16_dot the latter with the other
+// order where a format has it, int or a8g32 likewise.
 struct ArithChoice {
   Compute compute = Compute::kBf16;
   Mode mode = Mode::kDefault;
+  bool bf16_dot = false;
 };
 Result<ArithChoice> arith_choice(const std::string& compute, const std::string& mode,
                                  const std::string& arith);

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "cli/score_text.h"
+#include "model/mode.h"
 #include "ops/kernel_table.h"
 #include "ops/matmul/panels.h"
 #include "tokenizer/tokenizer.h"
@@ -48,7 +49,7 @@ nlohmann::ordered_json report_of(const ScoreOptions& o, const LoadedModel& loade
     if (kernel != nullptr) kernels[role] = kernel->name;
   };
   const auto of = [&](const PackedMatrix& w) {
-    return panel_arith(w.format, model.compute, model.mode);
+    return product_arith(w.format, model.compute, model.mode, model.bf16_dot);
   };
   name("head", model.head, of(model.head));
   for (const LayerWeights& l : model.layers) {

@@ -7,6 +7,7 @@
 #include <set>
 #include <vector>
 
+#include "model/mode.h"
 #include "model/pack_loss.h"
 #include "ops/matmul/panels.h"
 
@@ -16,12 +17,13 @@ namespace {
 using nlohmann::ordered_json;
 
 // The arith by which a matrix is multiplied, in the compute modes that the store is fit for.
-std::string arith_of_entry(const StoreHeader& header, const StoreEntry& e, Mode mode) {
+std::string arith_of_entry(const StoreHeader& header, const StoreEntry& e, Mode mode,
+                           bool bf16_dot) {
   if (e.vector || e.layout == WeightLayout::kRowMajor) return "";
   if (const Arith arith = panel_arith(e.format, Compute::kBf16, mode); quantizes_x(arith))
     return std::string(arith_name(arith));
   if (e.role == "router" || !header.fits_bf16) return std::string(arith_name(Arith::kF32Fma));
-  std::string name(arith_name(Arith::kBf16Tile));
+  std::string name(arith_name(product_arith(e.format, Compute::kBf16, mode, bf16_dot)));
   if (header.fits_f32) name += fmt::format("|{}", arith_name(Arith::kF32Fma));
   return name;
 }
@@ -58,7 +60,7 @@ std::string text_of(const ordered_json& j) {
 
 }  // namespace
 
-ordered_json store_roles_json(const StoreHeader& header, Mode mode) {
+ordered_json store_roles_json(const StoreHeader& header, Mode mode, bool bf16_dot) {
   struct Role {
     int64_t parameters = 0;
     uint64_t bytes = 0, tensors = 0;
@@ -85,7 +87,7 @@ ordered_json store_roles_json(const StoreHeader& header, Mode mode) {
     if (e.block > 0) format += fmt::format("/{}", e.block);
     r.formats.insert(std::move(format));
     r.layouts.insert(e.vector ? "vector" : std::string(weight_layout_name(e.layout)));
-    if (const std::string arith = arith_of_entry(header, e, mode); !arith.empty())
+    if (const std::string arith = arith_of_entry(header, e, mode, bf16_dot); !arith.empty())
       r.ariths.insert(arith);
   }
   ordered_json out = ordered_json::object();
@@ -106,11 +108,11 @@ ordered_json store_roles_json(const StoreHeader& header, Mode mode) {
   return out;
 }
 
-ordered_json loaded_roles_json(StoreHeader plan, Compute compute, Mode mode) {
+ordered_json loaded_roles_json(StoreHeader plan, Compute compute, Mode mode, bool bf16_dot) {
   lay_out_store(plan);
   plan.fits_f32 = compute == Compute::kF32;
   plan.fits_bf16 = !plan.fits_f32;
-  ordered_json out = store_roles_json(plan, mode);
+  ordered_json out = store_roles_json(plan, mode, bf16_dot);
   for (ordered_json& role : out) {
     role.erase("relative_rms_error");  // not measured: nothing is packed
     role.erase("snr_db");
@@ -118,7 +120,7 @@ ordered_json loaded_roles_json(StoreHeader plan, Compute compute, Mode mode) {
   return out;
 }
 
-ordered_json store_tensors_json(const StoreHeader& header, Mode mode) {
+ordered_json store_tensors_json(const StoreHeader& header, Mode mode, bool bf16_dot) {
   ordered_json out = ordered_json::array();
   for (const StoreEntry& e : header.entries) {
     ordered_json j = {
@@ -128,7 +130,7 @@ ordered_json store_tensors_json(const StoreHeader& header, Mode mode) {
         {"stored", dtype_name(e.stored)},
         {"packed", weight_format_name(e.format)},
         {"layout", e.vector ? "vector" : weight_layout_name(e.layout)},
-        {"arith", arith_of_entry(header, e, mode)},
+        {"arith", arith_of_entry(header, e, mode, bf16_dot)},
         {"block", e.block},
         {"bytes", e.bytes},
         {"bits_per_weight", 8.0 * static_cast<double>(e.bytes) / parameters_of(e)}};
@@ -162,7 +164,7 @@ void print_store_roles(const ordered_json& roles, Console& console) {
                                                  r["beside_snr_db"].get<double>())
                                    : "";
     console.out << fmt::format(
-        "{:10}{:>13}{:>12}{:>8.3f}  {:21}{:23}{:26}{:{}}{}\n", role.key(),
+        "{:10}{:>13}{:>12}{:>8.3f}  {:20} {:22} {:25} {:{}}{}\n", role.key(),
         r["parameters"].get<int64_t>(), human_bytes(r["bytes"].get<size_t>()),
         r["bits_per_weight"].get<double>(), text_of(r["formats"]), text_of(r["layouts"]),
         text_of(r["ariths"]), error, theirs.empty() ? 0 : 18, theirs);

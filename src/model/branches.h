@@ -6,6 +6,7 @@
 #pragma once
 
 #include "model/forward_state.h"
+#include "model/mode.h"
 #include "ops/matmul/panels.h"
 #include "ops/moe_experts/moe_experts.h"
 
@@ -37,7 +38,9 @@ class Branches {
   MatrixF32 rows(float* data, int64_t cols) const { return {data, t_, cols}; }
   MatrixF32 stream(float* data) const { return rows(data, m_.spec.d); }
   Status norm(ConstMatrixF32 x, const float* weight, MatrixF32 out) const;
-  Arith arith(const PackedMatrix& w) const { return panel_arith(w.format, m_.compute, m_.mode); }
+  Arith arith(const PackedMatrix& w) const {
+    return product_arith(w.format, m_.compute, m_.mode, m_.bf16_dot);
+  }
 
  private:
   Status linear(ConstMatrixF32 x, const PackedMatrix& w, const F32Vector& bias, MatrixF32 out,

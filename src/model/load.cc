@@ -257,6 +257,7 @@ Result<std::unique_ptr<Model>> load_model(Runtime& runtime, const std::string& p
   auto model = std::make_unique<Model>();
   model->compute = options.compute;
   model->mode = options.mode;
+  model->bf16_dot = options.bf16_dot;
   SLUICE_ASSIGN_OR_RETURN(model->generation, read_generation_defaults(path, config.spec));
   SLUICE_ASSIGN_OR_RETURN(model->source, open_tensor_source(path));
   TensorTable table;

@@ -171,6 +171,7 @@ Result<std::unique_ptr<Model>> load_packed_store(Runtime& runtime, const std::st
   auto model = std::make_unique<Model>();
   model->compute = options.compute;
   model->mode = options.mode;
+  model->bf16_dot = options.bf16_dot;
   SLUICE_ASSIGN_OR_RETURN(model->generation, read_generation_defaults(path, config.spec));
   model->spec = config.spec;
   model->layers.resize(model->spec.layers.size());

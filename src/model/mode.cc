@@ -15,7 +15,16 @@ std::string formats_of(Mode mode) {
   return out;
 }
 
+constexpr bool has_bf16_dot(WeightFormat format) {
+  return format == WeightFormat::kBF16 || format == WeightFormat::kMXFP4;
+}
+
 }  // namespace
+
+Arith product_arith(WeightFormat format, Compute compute, Mode mode, bool bf16_dot) {
+  const Arith arith = panel_arith(format, compute, mode);
+  return bf16_dot && arith == Arith::kBf16Tile && has_bf16_dot(format) ? Arith::kBf16Dot : arith;
+}
 
 Status check_mode(Mode mode, const std::set<WeightFormat>& formats, const std::string& path) {
   if (mode == Mode::kDefault) return ok_status();
@@ -28,19 +37,36 @@ Status check_mode(Mode mode, const std::set<WeightFormat>& formats, const std::s
                           mode_name(mode), formats_of(mode), fmt::join(names, ", "));
 }
 
+Status check_bf16_dot(Compute compute, Mode mode, const std::set<WeightFormat>& formats,
+                      const std::string& path) {
+  std::set<std::string_view> names;
+  for (const WeightFormat f : formats) {
+    if (product_arith(f, compute, mode, true) == Arith::kBf16Dot) return ok_status();
+    names.insert(weight_format_name(f));
+  }
+  return invalid_argument(
+      "{}: arith bf16_dot is for weights in bf16, mxfp4 and compute bf16; this model's are in {}, "
+      "compute {}",
+      path, fmt::join(names, ", "), compute_name(compute));
+}
+
 Status check_mode(const Model& model, const std::string& path) {
-  std::set<WeightFormat> formats;
+  std::set<WeightFormat> formats, values;  // rows of v's product are never rounded
   const auto see = [&](const PackedMatrix& w) {
     if (!w.empty()) formats.insert(w.format);
   };
   see(model.head);
   for (const LayerWeights& l : model.layers) {
-    for (const PackedMatrix* w : {&l.attention.q, &l.attention.k, &l.attention.v, &l.attention.o,
-                                  &l.dense.gate_up, &l.dense.down})
+    for (const PackedMatrix* w :
+         {&l.attention.q, &l.attention.k, &l.attention.o, &l.dense.gate_up, &l.dense.down})
       see(*w);
+    if (!l.attention.v.empty()) values.insert(l.attention.v.format);
     for (const PackedMatrix& w : l.moe.gate_up) see(w);
     for (const PackedMatrix& w : l.moe.down) see(w);
   }
+  if (model.bf16_dot)
+    SLUICE_RETURN_IF_ERROR(check_bf16_dot(model.compute, model.mode, formats, path));
+  formats.merge(values);
   return check_mode(model.mode, formats, path);
 }
 

@@ -96,6 +96,7 @@ struct Model {
   GenerationDefaults generation;
   Compute compute = Compute::kBf16;
   Mode mode = Mode::kDefault;
+  bool bf16_dot = false;
   RoundingProfile profile;
   PackedMatrix
       embedding;      // [V, D] kRowMajor, or with a tied head kPanel16 (then head is a view of it)
@@ -113,6 +114,9 @@ struct LoadOptions {
   // file is mapped. Costs that memory beside the page cache, and the time of the copy.
   bool copy = false;
   Mode mode = Mode::kDefault;  // refused where no weight of the model has it
+  // Weights in bf16 and MXFP4 are multiplied by bf16_dot (tensor/arith.h) instead of bf16_tile;
+  // refused where there are none, and where no row is rounded to bf16.
+  bool bf16_dot = false;
   // Where the expert layers round; refused where the model has none.
   RoundingProfile profile;
   // Called with tensors done / total from the loading thread; returning false cancels the load.
