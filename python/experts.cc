@@ -204,10 +204,14 @@ Activation activation_of(const LayerOptions& o) {
 }
 
 Arith arith_for(const PackedExperts& w, const std::string& compute) {
+  if (compute == "fp8" && w.format != WeightFormat::kFP8)
+    throw py::value_error(fmt::format("compute: fp8 is for experts of format fp8, these are {}",
+                                      weight_format_name(w.format)));
+  if (compute == "fp8") return Arith::kFp8G128;
   if (is_int_format(w.format)) return panel_arith(w.format, Compute::kBf16);
   if (compute == "f32") return Arith::kF32Fma;
   if (compute == "bf16") return Arith::kBf16Tile;
-  throw py::value_error("compute: expected f32 or bf16, got " + compute);
+  throw py::value_error("compute: expected f32, bf16 or fp8, got " + compute);
 }
 
 // The arrays of pointers that the op takes.
@@ -350,7 +354,9 @@ void add_experts(py::module_& m, Machine& machine) {
       "not depend on the other tokens, on threads or on the instruction set.\n"
       "activation silu, gelu_tanh, gelu_erf or swiglu_oai (limit, alpha); clamp none, before or\n"
       "after it at limit; profile f32, hf, aiter, max, tpu, mojo, mojo_quant or sglang: where\n"
-      "bf16 roundings stand. apply_router_weight_on_input: down(act(gate(w * x), up(w * x))).");
+      "bf16 roundings stand. compute: rows of the products in bf16, in f32, or, of experts of\n"
+      "format fp8, in fp8 with a scale for each 128 of k (arith fp8_g128).\n"
+      "apply_router_weight_on_input: down(act(gate(w * x), up(w * x))).");
   m.def(
       "moe_sum",
       [&](const py::array& y, const py::object& weights, const std::string& profile) {

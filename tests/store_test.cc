@@ -93,6 +93,20 @@ TEST_P(StoreRuns, Bf16DotIsRefusedWhereNoRowIsRounded) {
       << loaded.status().message();
 }
 
+TEST_P(StoreRuns, RowsInFp8GiveTheSameBitsOnEveryIsa) {
+  const ScratchDir dir;
+  const std::string model = golden_dir(GetParam());
+  if (model.empty()) GTEST_SKIP() << "no golden case " << GetParam();
+  ASSERT_TRUE(pack_store(*runtime(), model, dir / "fp8", {.weights = WeightFormat::kFP8}).ok());
+  const RunReport want = run_model(dir / "fp8", Compute::kBf16, Isa::kReference, Mode::kFp8);
+  ASSERT_FALSE(want.tensors.empty());
+  for (const Isa isa : isa_paths())
+    EXPECT_TRUE(run_model(dir / "fp8", Compute::kBf16, isa, Mode::kFp8).tensors == want.tensors)
+        << isa_name(isa);
+  EXPECT_FALSE(run_model(dir / "fp8", Compute::kBf16).tensors == want.tensors)
+      << "the mode changed nothing";
+}
+
 INSTANTIATE_TEST_SUITE_P(Cases, StoreRuns, ::testing::ValuesIn(golden_cases()), [](const auto& p) {
   std::string name = p.param;
   std::erase(name, '-');

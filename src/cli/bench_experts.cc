@@ -88,9 +88,10 @@ Result<Roofs> measure_roofs(const Bench& b) {
   Roofs roofs;
   roofs.read = 1e9 * probe_read_rate(context, weights.as<float>(), floats, 5);
   const Arith arith = b.arith;
-  roofs.peak = 1e9 * (quantizes_x(arith)          ? probe.int8_gops
-                      : arith == Arith::kBf16Tile ? probe.bf16_gflops
-                                                  : probe.fma_gflops);
+  const bool bf16 = arith == Arith::kBf16Tile || arith == Arith::kFp8G128;  // e4m3 times e4m3, too
+  roofs.peak = 1e9 * (bf16                 ? probe.bf16_gflops
+                      : quantizes_x(arith) ? probe.int8_gops
+                                           : probe.fma_gflops);
   return roofs;
 }
 

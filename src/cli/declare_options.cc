@@ -7,11 +7,13 @@ namespace sluice {
 
 void add_mode(CLI::App& app, std::string& mode, std::string& arith, const std::string& instead_of) {
   add_option(app, "--mode", mode,
-             "Products of low-bit weights: int, a8g32 or a16 (default: by their format)")
-      ->check(CLI::IsMember({"int", "a8g32", "a16"}));
-  add_option(app, "--arith", arith,
-             "Instead of " + instead_of + ": f32_fma, bf16_tile, bf16_dot, int, int16 or a8g32")
-      ->check(CLI::IsMember({"f32_fma", "bf16_tile", "bf16_dot", "int", "int16", "a8g32"}));
+             "Products of low-bit weights: int, a8g32, fp8 or a16 (default: by their format)")
+      ->check(CLI::IsMember({"int", "a8g32", "fp8", "a16"}));
+  add_option(
+      app, "--arith", arith,
+      "Instead of " + instead_of + ": f32_fma, bf16_tile, bf16_dot, int, int16, a8g32 or fp8_g128")
+      ->check(
+          CLI::IsMember({"f32_fma", "bf16_tile", "bf16_dot", "int", "int16", "a8g32", "fp8_g128"}));
 }
 
 void add_profile(CLI::App& app, std::string& profile) {

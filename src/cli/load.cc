@@ -16,17 +16,20 @@ Result<ArithChoice> arith_choice(const std::string& compute, const std::string& 
     for (int i = 1; i < kModes; ++i)
       if (mode_name(static_cast<Mode>(i)) == mode) out.mode = static_cast<Mode>(i);
     if (out.mode == Mode::kDefault)
-      return invalid_argument("mode: expected int, a8g32 or a16, got \"{}\"", mode);
+      return invalid_argument("mode: expected int, a8g32, fp8 or a16, got \"{}\"", mode);
   }
   if (arith.empty()) return out;
   const std::optional<Arith> chosen = arith_from_name(arith);
   if (!chosen)
     return invalid_argument(
-        "arith: expected f32_fma, bf16_tile, bf16_dot, int, int16 or a8g32, got \"{}\"", arith);
+        "arith: expected f32_fma, bf16_tile, bf16_dot, int, int16, a8g32 or fp8_g128, got \"{}\"",
+        arith);
   if (!mode.empty())
     return invalid_argument("arith and mode: {} says the mode, too; give one of them", arith);
   if (quantizes_x(*chosen)) {
-    out.mode = *chosen == Arith::kA8G32 ? Mode::kA8G32 : Mode::kInt;
+    out.mode = *chosen == Arith::kA8G32     ? Mode::kA8G32
+               : *chosen == Arith::kFp8G128 ? Mode::kFp8
+                                            : Mode::kInt;
     return out;
   }
   out.compute = *chosen == Arith::kF32Fma ? Compute::kF32 : Compute::kBf16;

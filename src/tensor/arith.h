@@ -35,6 +35,14 @@
 //              acc = fma(f32(X * q) * scale(g), -dmin(n, g), acc). Four f32 roundings per group at
 //              most, in this order. MXFP4's values are doubled to integers and its scales halved,
 //              where less than 2^-126 counts as 0.
+//   fp8_g128   x in e4m3, one scale per row and group of 128 k (the last group may be shorter), as
+//              checkpoints with fp8 weights of 128 x 128 blocks define their products: amax =
+//              max |x| of the group; scale = amax / 448; code = x * (1 / scale), that factor
+//              rounded to f32 and 0 where scale is, to nearest e4m3, ties to even. A group that
+//              holds NaN or infinity gets the scale NaN. Weights are e4m3 codes w with an f32 scale
+//              d(n, g). For groups g ascending: S = the sum over the group in the order of
+//              bf16_tile, in which all products are exact; acc = acc + (S * scale(g)) * d(n, g),
+//              every operation rounded, the first term as it is.
 //
 // All run flush-to-zero, denormals-are-zero (base/float_env.h). A bias is added last: acc + bias.
 #pragma once
@@ -44,8 +52,8 @@
 
 namespace sluice {
 
-enum class Arith { kF32Fma, kBf16Tile, kInt, kInt16, kA8G32, kBf16Dot };
-inline constexpr int kAriths = 6;
+enum class Arith { kF32Fma, kBf16Tile, kInt, kInt16, kA8G32, kBf16Dot, kFp8G128 };
+inline constexpr int kAriths = 7;
 
 constexpr std::string_view arith_name(Arith a) {
   switch (a) {
@@ -61,6 +69,8 @@ constexpr std::string_view arith_name(Arith a) {
       return "a8g32";
     case Arith::kBf16Dot:
       return "bf16_dot";
+    case Arith::kFp8G128:
+      return "fp8_g128";
   }
   return "unknown";
 }
@@ -73,9 +83,9 @@ constexpr std::optional<Arith> arith_from_name(std::string_view name) {
 constexpr bool rounds_x(Arith a) {
   return a == Arith::kBf16Tile || a == Arith::kBf16Dot;
 }
-// Rows of x become integer codes with scales over several k.
+// Rows of x become codes with scales over several k.
 constexpr bool quantizes_x(Arith a) {
-  return a == Arith::kInt || a == Arith::kInt16 || a == Arith::kA8G32;
+  return a == Arith::kInt || a == Arith::kInt16 || a == Arith::kA8G32 || a == Arith::kFp8G128;
 }
 
 // What the user chooses (--compute): f32 = everything f32; bf16 = GEMM inputs rounded once to bf16,
@@ -86,10 +96,10 @@ constexpr std::string_view compute_name(Compute c) {
   return c == Compute::kF32 ? "f32" : "bf16";
 }
 // What low-bit weights are multiplied as (--mode). The default: int (int4 by `int`, int8 by
-// `int16`), a8g32 for GGUF's formats, a16 for MXFP4. a16: rows stay floats, and the arith is the
-// compute mode's.
-enum class Mode { kDefault, kInt, kA8G32, kA16 };
-inline constexpr int kModes = 4;
+// `int16`), a8g32 for GGUF's formats, a16 for MXFP4 and fp8. a16: rows stay floats, and the arith
+// is the compute mode's. fp8: fp8 weights by fp8_g128.
+enum class Mode { kDefault, kInt, kA8G32, kFp8, kA16 };
+inline constexpr int kModes = 5;
 
 constexpr std::string_view mode_name(Mode m) {
   switch (m) {
@@ -99,6 +109,8 @@ constexpr std::string_view mode_name(Mode m) {
       return "int";
     case Mode::kA8G32:
       return "a8g32";
+    case Mode::kFp8:
+      return "fp8";
     case Mode::kA16:
       return "a16";
   }

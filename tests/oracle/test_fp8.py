@@ -165,12 +165,12 @@ def test_block_product_of_sglang():
         assert (numpy.abs(got[rows] - acc.numpy()) <= limit + theirs).all()
 
 
-def max_rule(x, group):
+def max_rule(x, group, most=1200):
     """MAX's dynamic fp8: codes, and scales [T, groups]: amax / 448, bounded by 1200 / 448."""
     codes, scales = [], []
     for begin in range(0, x.shape[1], group):
         part = x[:, begin:begin + group]
-        scale = numpy.minimum(numpy.abs(part).max(axis=1), F32(1200)) / F32(448)
+        scale = numpy.minimum(numpy.abs(part).max(axis=1), F32(most)) / F32(448)
         with numpy.errstate(divide="ignore", over="ignore"):
             factor = F32(1) / scale
         factor = numpy.where((scale == 0) | ~numpy.isfinite(factor), F32(0), factor).astype(F32)
@@ -217,6 +217,47 @@ def test_experts_with_dynamic_activations(form, dtype):
     want = linear(ops.silu_and_mul(linear(x, up)), down)
     assert (got.view(numpy.uint32) == want.view(numpy.uint32)).all()
     assert (got[1] == 0).all()
+
+
+@pytest.mark.parametrize("form", ["block", "channel_by_group", "tensor_by_row"])
+def test_engine_layer_in_fp8(form):
+    """fused_experts, compute fp8: bit for bit from codes that are kept, at ragged edges, whatever
+    the weights' scales; the products within the bound of the header of the exact sums."""
+    weights, block, _, _ = FORMS[form]
+    rng = numpy.random.default_rng(17)
+    experts, d, width, tokens, k = 3, 320, 256, 6, 2
+    up = Weights(rng, experts, 2 * width, d, weights, block)
+    down = Weights(rng, experts, d, width, weights, block)
+    up.scales *= F32(2.0 ** -6)
+    up.at = up.at * F32(2.0 ** -6)
+    packed = ops.pack_experts(up.codes, down.codes, format="fp8", w1_scale=up.scales,
+                              w2_scale=down.scales, block_shape=block and list(block))
+    x = rng.standard_normal((tokens, d)).astype(F32)
+    x[1] = 0
+    x[2, 5] = 5000  # beyond 1200: no bound here
+    ids = numpy.stack([rng.permutation(experts)[:k] for _ in range(tokens)]).astype(numpy.int32)
+    routed = rng.uniform(0.1, 1, (tokens, k)).astype(F32)
+    got = ops.fused_experts(x, packed, routed, ids, compute="fp8")
+
+    def product(y, side, e):
+        codes, s = max_rule(y, 128, numpy.inf)
+        w, w_scale = decoded(side.codes[e]), side.at[e]
+        out = by_order(decoded(codes), s, w, w_scale, 128)
+        limit, exact = bound(decoded(codes), s.repeat(128, axis=1)[:, :y.shape[1]], w, w_scale, 128)
+        assert (numpy.abs(out - exact) <= limit).all()
+        return out
+    want = numpy.zeros((tokens, d), F32)
+    for t in range(tokens):
+        for i in range(k):  # a fused multiply-add is one rounding of the f64 sum
+            e = ids[t, i]
+            y = product(ops.silu_and_mul(product(x[t:t + 1], up, e)), down, e)[0]
+            want[t] = (F64(routed[t, i]) * y + want[t]).astype(F32)
+    assert (got.view(numpy.uint32) == want.view(numpy.uint32)).all()
+    assert (got[1] == 0).all()
+    assert (ops.fused_experts(x, packed, routed, ids) != got).any(), "compute changed nothing"
+    with pytest.raises(ValueError, match="fp8 is for experts of format fp8, these are bf16"):
+        wide = [numpy.zeros_like(side.codes, F32) for side in (up, down)]
+        ops.fused_experts(x, ops.pack_experts(*wide), routed, ids, compute="fp8")
 
 
 def test_nan_stays_in_its_row():

@@ -165,7 +165,7 @@ std::span<const Kernel<PanelEpilogue>> glu_epilogues() {
 
 size_t grouped_matmul_workspace_bytes(int64_t max_slots, int64_t max_k) {
   return WorkspaceCarver::padded(
-             static_cast<size_t>(prepared_floats(max_slots, max_k, Arith::kInt16)) * 4) +
+             static_cast<size_t>(prepared_floats(max_slots, max_k, kMostPrepared)) * 4) +
          WorkspaceCarver::padded(static_cast<size_t>(max_slots) * 4);
 }
 

@@ -1,11 +1,13 @@
 // fp8 panels: codes as found and codes chosen, products equal to those of the widened weights bit
-// for bit, what packing refuses.
+// for bit, or with rows in fp8 to those of quantize_rows and quant_matmul, what packing refuses.
 #include <gtest/gtest.h>
 
 #include "ops/matmul/matmul.h"
 #include "ops/matmul/pack_fp8.h"
 #include "ops/matmul/panels.h"
 #include "ops/matmul/weights_data.h"
+#include "ops/quant_matmul/quant_matmul.h"
+#include "ops/quantize_rows/quantize_rows.h"
 
 namespace sluice {
 namespace {
@@ -82,6 +84,107 @@ TEST(Fp8, CodesAsFoundStayAndProductsAreThoseOfTheWidenedWeights) {
           EXPECT_TRUE(same_bits(kept.view(), widened.view())) << isa_name(isa) << " K = " << k;
         }
     }
+}
+
+Status in_fp8(const Context& context, const PackedMatrix& w, ConstMatrixF32 x, Matrix& out) {
+  Scratch scratch(matmul_workspace_bytes(x.rows, x.cols));
+  return matmul(context.exec, {.arith = Arith::kFp8G128, .x = x, .w = &w, .out = out.view()},
+                scratch.workspace());
+}
+
+TEST(Fp8Rows, GiveTheBitsOfQuantizeRowsAndQuantMatmul) {
+  Random random(6);
+  for (const auto& [block_n, block_k] : kBlocks)
+    for (const int64_t k : {int64_t{31}, int64_t{128}, int64_t{300}}) {
+      const int64_t n = 150, t = k == 300 ? 140 : 19;
+      const StoredFp8 stored(n, k, block_n, block_k, random);
+      const float one = 1;
+      StoredQuant quant{QuantLayout::kFp8, stored.codes, stored.scales, n, k, 128};
+      if (stored.scales.empty()) quant.scales = {&one, 1};
+      quant.scale_block_n = block_n < n ? block_n : 0;
+      quant.scale_block_k = block_k < k ? block_k : 0;
+      Matrix x(t, k, 3);
+      x.fill(random, true);
+      for (const Isa isa : isa_paths()) {
+        const Context context(isa, 2);
+        const PackedMatrix kept =
+            pack_matrix(*context.device, stored.view, WeightFormat::kFP8).value();
+        const QuantWeights given = pack_quant_weights(*context.device, quant).value();
+        const QuantWeights* const experts[] = {&given};
+        std::vector<uint8_t> codes(static_cast<size_t>(t * k));
+        std::vector<float> scales(static_cast<size_t>(t * ceil_div(k, 128)));
+        QuantizeRowsArgs rows;
+        rows.to = QuantizeTo::kE4m3;
+        rows.scope = QuantizeScope::kGroup;
+        rows.group = 128;
+        rows.x = x.view();
+        rows.scale_bound = 1e38f;
+        rows.codes = {codes.data(), t, k, k};
+        rows.scales = {scales.data(), ceil_div(k, 128), 1};
+        ASSERT_TRUE(quantize_rows(context.exec, rows).ok());
+        Matrix got(t, n), want(t, n);
+        QuantMatmulArgs product;
+        product.x = {reinterpret_cast<const int8_t*>(codes.data()), t, k, k};
+        product.x_scale = {scales.data(), ceil_div(k, 128), 1};
+        product.experts = experts;
+        product.out = want.view();
+        Scratch scratch(quant_matmul_workspace_bytes(t, 1, k, 128, QuantCodes::kFp8));
+        const Status status = quant_matmul(context.exec, product, scratch.workspace());
+        ASSERT_TRUE(status.ok()) << status.message();
+        ASSERT_TRUE(in_fp8(context, kept, x.view(), got).ok());
+        EXPECT_TRUE(same_bits(got.view(), want.view())) << isa_name(isa) << " K = " << k;
+      }
+    }
+}
+
+// tensor/arith.h again, from the stored codes and scales.
+TEST(Fp8Rows, FollowTheWrittenOrder) {
+  Random random(7);
+  const int64_t k = 200;
+  const StoredFp8 stored(1, k, 1, 128, random, false);
+  const Context context(Isa::kReference);
+  const PackedMatrix w = pack_matrix(*context.device, stored.view, WeightFormat::kFP8).value();
+  Matrix x(1, k), out(1, 1);
+  x.fill(random);
+  x.at(0, 150) = 3000;  // no bound of 1200, as MAX has it
+  ASSERT_TRUE(in_fp8(context, w, x.view(), out).ok());
+  float acc = 0;
+  for (int64_t k0 = 0; k0 < k; k0 += 128) {
+    const int64_t end = std::min(k, k0 + 128);
+    float amax = 0, sum = 0;
+    for (int64_t i = k0; i < end; ++i) amax = std::max(amax, std::fabs(x.at(0, i)));
+    const float scale = amax / 448.0f, factor = 1.0f / scale;
+    for (int64_t step = k0; step < end; step += 32) {
+      float part[2] = {0, 0};
+      for (int64_t i = step; i < std::min(end, step + 32); ++i)
+        part[i % 2] = std::fma(
+            e4m3_to_f32(f32_to_e4m3(x.at(0, i) * factor)),
+            e4m3_to_f32(static_cast<uint8_t>(stored.codes[static_cast<size_t>(i)])), part[i % 2]);
+      sum += part[0] + part[1];
+    }
+    const float term = (sum * scale) * stored.scales[static_cast<size_t>(k0 / 128)];
+    acc = k0 == 0 ? term : acc + term;
+  }
+  EXPECT_TRUE(same_bits(out.at(0, 0), acc)) << out.at(0, 0) << " " << acc;
+}
+
+TEST(Fp8Rows, WhatIsNotFiniteSpoilsItsRowOnly) {
+  Random random(8);
+  const StoredFp8 stored(20, 300, 128, 128, random, false);
+  for (const Isa isa : isa_paths()) {
+    const Context context(isa);
+    const PackedMatrix w = pack_matrix(*context.device, stored.view, WeightFormat::kFP8).value();
+    Matrix x(4, 300), out(4, 20), clean(4, 20);
+    x.fill(random);
+    ASSERT_TRUE(in_fp8(context, w, x.view(), clean).ok());
+    x.at(1, 299) = -INFINITY, x.at(2, 3) = NAN;
+    ASSERT_TRUE(in_fp8(context, w, x.view(), out).ok());
+    for (int64_t n = 0; n < 20; ++n) {
+      EXPECT_TRUE(same_bits(out.at(0, n), clean.at(0, n)));
+      EXPECT_TRUE(std::isnan(out.at(1, n)) && std::isnan(out.at(2, n))) << isa_name(isa);
+      EXPECT_TRUE(same_bits(out.at(3, n), clean.at(3, n)));
+    }
+  }
 }
 
 TEST(Fp8, ChosenCodesAreTheNearestOfTheirScale) {

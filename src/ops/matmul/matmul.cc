@@ -1,6 +1,7 @@
 #include "ops/matmul/matmul.h"
 
 #include "ops/kernel_table.h"
+#include "ops/matmul/fp8_rows.h"
 #include "ops/matmul/grouped_product.h"
 #include "ops/matmul/kernels.h"
 #include "ops/parallel.h"
@@ -95,14 +96,16 @@ std::span<const Kernel<const PanelKernel>> panel_kernels() {
 }
 
 const Kernel<const PanelKernel>* select_panel_kernel(Isa isa, WeightFormat format, Arith arith) {
-  const char* in = arith == Arith::kF32Fma  ? "f32"
-                   : rounds_x(arith)        ? "bf16"
-                   : arith == Arith::kInt16 ? "int16"
-                                            : "int8";
+  const char* in = arith == Arith::kF32Fma    ? "f32"
+                   : rounds_x(arith)          ? "bf16"
+                   : arith == Arith::kInt16   ? "int16"
+                   : arith == Arith::kFp8G128 ? "fp8"
+                                              : "int8";
   return select_kernel(panel_kernels(), isa, in, weight_format_name(format), arith_name(arith));
 }
 
 int64_t prepared_floats(int64_t rows, int64_t k, Arith arith) {
+  if (arith == Arith::kFp8G128) return rows * fp8_row_floats(k);
   // Two bytes for each k of whole tiles, scales and corrections: 32 k alone would not have the
   // room.
   return rows * round_up(k, arith == Arith::kInt16 ? 64 : 32);
@@ -110,7 +113,7 @@ int64_t prepared_floats(int64_t rows, int64_t k, Arith arith) {
 
 size_t matmul_workspace_bytes(int64_t max_rows, int64_t max_k) {
   return WorkspaceCarver::padded(
-      static_cast<size_t>(prepared_floats(max_rows, max_k, Arith::kInt16)) * sizeof(float));
+      static_cast<size_t>(prepared_floats(max_rows, max_k, kMostPrepared)) * sizeof(float));
 }
 
 Status matmul(const ExecContext& context, const MatmulArgs& args, Workspace workspace) {

@@ -14,7 +14,9 @@
 // out    | [T, N] | f32                  | row stride; must not alias x
 // Arith: f32_fma takes every format; bf16_tile all but f32 (mxfp4 dequantised exactly to bf16, the
 // other low-bit formats to f32 and rounded once to bf16: ops/matmul/block_values.h, fp8_panels.h);
-// bf16_dot takes bf16, mxfp4; int takes int4, int16 int8; a8g32 takes GGUF's formats and mxfp4.
+// bf16_dot takes bf16, mxfp4; int takes int4, int16 int8; a8g32 takes GGUF's formats and mxfp4;
+// fp8_g128 takes fp8, and gives the bits of quantize_rows (without a bound of scales) and
+// quant_matmul (fp8_row, groups of 128).
 // |error| against f64 of the same rounded inputs <= 2 eps sqrt(K) |x||w| (unit scale).
 // On CUDA devices every array, the panels of w included, is the device's, and `rows` is trusted.
 // Errors: shapes that disagree, a layout or format without a kernel, a workspace too small.

@@ -125,6 +125,8 @@ constexpr bool has_mode(WeightFormat format, Mode mode) {
       return is_int_format(format);
     case Mode::kA8G32:
       return given;
+    case Mode::kFp8:
+      return format == WeightFormat::kFP8;
     default:
       return true;  // weights of floats are a16 as they are
   }
@@ -133,13 +135,15 @@ constexpr bool has_mode(WeightFormat format, Mode mode) {
 // mode and compute, never by row counts or the machine.
 constexpr Arith panel_arith(WeightFormat format, Compute compute, Mode mode = Mode::kDefault) {
   if (mode == Mode::kA8G32 && has_mode(format, mode)) return Arith::kA8G32;
+  if (mode == Mode::kFp8 && has_mode(format, mode)) return Arith::kFp8G128;
   if (mode != Mode::kA16 && is_int_format(format))
     return format == WeightFormat::kInt4 ? Arith::kInt : Arith::kInt16;
   if (mode != Mode::kA16 && is_block_format(format)) return Arith::kA8G32;
   return arith_of(compute);
 }
 
-// Floats of PanelProduct::prepared.
+// Floats of PanelProduct::prepared, and the arith that needs most.
 int64_t prepared_floats(int64_t rows, int64_t k, Arith arith);
+inline constexpr Arith kMostPrepared = Arith::kFp8G128;
 
 }  // namespace sluice

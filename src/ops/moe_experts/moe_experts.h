@@ -72,7 +72,7 @@ struct MoeExpertsArgs {
 };
 struct MoeExpertsShape {
   int64_t max_tokens = 0, k = 0, experts = 0, d = 0, width = 0;
-  Arith arith = Arith::kInt16;  // the one that needs most, unless said
+  Arith arith = Arith::kFp8G128;  // the one that needs most, unless said
   WeightPoint weight_point = WeightPoint::kOutput;
 };
 size_t moe_experts_workspace_bytes(const MoeExpertsShape& shape);

@@ -15,7 +15,8 @@ struct QuantProduct {
   int64_t x_stride = 0;
   RowScales x_scale;
   int64_t rows = 0, n = 0, k = 0, group = 0;
-  // What prepare() makes of x, quant_row_bytes of a row after those of another.
+  // What prepare() makes of x, quant_row_bytes of a row after those of another. fp8: x may lie at
+  // the end of its row here, because prepare() goes from the first k to the last.
   std::byte* prepared = nullptr;
   const std::byte* panels = nullptr;
   size_t panel_bytes = 0;
