@@ -46,17 +46,20 @@ SLUICE_HD constexpr MmaPlace mma_d_place(int lane, int i) {
 template <MmaB kind>
 inline void emulate_mma(const MmaOperands (&lanes)[32], MmaSums (&sums)[32]) {
   int32_t a[kMmaRows][kMmaDepth], b[kMmaColumns][kMmaDepth];
-  const auto byte = [](const uint32_t* words, int i) { return words[i / 4] >> (8 * (i % 4)); };
+  const auto byte = [](const uint32_t* words, int i) {
+    return words[i / 4] >> (8 * (i % 4)) & 0xff;
+  };
+  const auto signed_value = [](uint32_t v) { return static_cast<int32_t>(v << 24) >> 24; };
   for (int lane = 0; lane < 32; ++lane) {
     for (int i = 0; i < 16; ++i) {
       const MmaPlace at = mma_a_place(lane, i);
-      a[at.row][at.column] = static_cast<int8_t>(byte(lanes[lane].a, i));
+      a[at.row][at.column] = signed_value(byte(lanes[lane].a, i));
     }
     for (int i = 0; i < 8; ++i) {
       const MmaPlace at = mma_b_place(lane, i);
-      const auto value = static_cast<uint8_t>(byte(lanes[lane].b, i));
+      const uint32_t value = byte(lanes[lane].b, i);
       b[at.column][at.row] =
-          kind == MmaB::kUnsigned ? static_cast<int32_t>(value) : static_cast<int8_t>(value);
+          kind == MmaB::kUnsigned ? static_cast<int32_t>(value) : signed_value(value);
     }
   }
   for (int lane = 0; lane < 32; ++lane)
