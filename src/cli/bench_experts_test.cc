@@ -111,7 +111,7 @@ TEST(BenchExperts, RefusesWhatItCannotDo) {
   refused(o, "K: expected at most E = 6, got 7");
   o = small("mxfp4");
   o.shape = "64,40,6,2";
-  refused(o, "multiples of 32, got 40");
+  refused(o, "K: expected a multiple of 32, got 40");
   o = small("f32");
   for (const char* shape : {"64,64,1000000,1", "1000000,1000000,4,2"}) {
     o.shape = shape;

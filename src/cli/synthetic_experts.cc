@@ -8,7 +8,6 @@
 #include <numeric>
 #include <random>
 
-#include "base/fp.h"
 #include "base/topology.h"
 #include "ops/matmul/pack.h"
 
@@ -44,84 +43,24 @@ Result<PackedMatrix> pack_float(Device& device, const float* w, int64_t n, int64
   return pack_matrix(device, stored(w, n, k), format, kFast);
 }
 
-// Round to nearest under the scale of the OCP rule, 2^(floor(log2(largest)) - 2).
-struct Mxfp4Blocks {
-  Mxfp4Blocks(int64_t n_, int64_t k_)
-      : n(n_), k(k_), blocks(static_cast<size_t>(n * k / 2)), scales(blocks.size() / 16) {}
-  void quantise(int64_t row, const float* w) {
-    for (int64_t b = 0; b < k / 32; ++b) {
-      float largest = 0;
-      for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(w[b * 32 + i]));
-      const int exponent = largest > 0 ? std::ilogb(largest) - 2 : 0;
-      const auto at = static_cast<size_t>(row * (k / 32) + b);
-      scales[at] = static_cast<std::byte>(std::clamp(exponent + 127, 1, 253));
-      for (int j = 0; j < 16; ++j)
-        blocks[at * 16 + static_cast<size_t>(j)] =
-            static_cast<std::byte>(code(std::ldexp(w[b * 32 + 2 * j], -exponent)) |
-                                   code(std::ldexp(w[b * 32 + 2 * j + 1], -exponent)) << 4);
-    }
-  }
-  static int code(float v) {
-    int best = 0;
-    for (int c = 1; c < 8; ++c)
-      if (std::fabs(e2m1_to_f32(static_cast<uint8_t>(c)) - std::fabs(v)) <
-          std::fabs(e2m1_to_f32(static_cast<uint8_t>(best)) - std::fabs(v)))
-        best = c;
-    return v < 0 ? best | 8 : best;
-  }
-  StoredMxfp4 view() const { return {blocks.data(), scales.data(), n, k}; }
-  int64_t n, k;
-  std::vector<std::byte> blocks, scales;
-};
-Status check_mxfp4_k(int64_t k) {
-  if (k % 32 != 0) return invalid_argument("mxfp4: D, I: expected multiples of 32, got {}", k);
-  return ok_status();
+template <WeightFormat format>
+constexpr SyntheticFormat row(const char* name, Arith arith) {
+  return {name, arith, format, pack_float_glu<format>, pack_float<format>};
 }
-Result<PackedMatrix> pack_mxfp4_glu(Device& device, const float* gate, const float* up,
-                                    int64_t width, int64_t d) {
-  SLUICE_RETURN_IF_ERROR(check_mxfp4_k(d));
-  Mxfp4Blocks both(2 * width, d);
-  for (int64_t i = 0; i < width; ++i) {
-    both.quantise(2 * i, gate + i * d);
-    both.quantise(2 * i + 1, up + i * d);
-  }
-  return pack_mxfp4_glu_interleaved(device, both.view());
-}
-Result<PackedMatrix> pack_mxfp4_plain(Device& device, const float* w, int64_t n, int64_t k) {
-  SLUICE_RETURN_IF_ERROR(check_mxfp4_k(k));
-  Mxfp4Blocks blocks(n, k);
-  for (int64_t i = 0; i < n; ++i) blocks.quantise(i, w + i * k);
-  return pack_mxfp4(device, blocks.view());
-}
-
-constexpr SyntheticFormat kFormats[] = {
-    {"f32", Arith::kF32Fma, WeightFormat::kF32, pack_float_glu<WeightFormat::kF32>,
-     pack_float<WeightFormat::kF32>},
-    {"bf16", Arith::kBf16Tile, WeightFormat::kBF16, pack_float_glu<WeightFormat::kBF16>,
-     pack_float<WeightFormat::kBF16>},
-    {"mxfp4", Arith::kBf16Tile, WeightFormat::kMXFP4, pack_mxfp4_glu, pack_mxfp4_plain},
-    {"fp8", Arith::kBf16Tile, WeightFormat::kFP8, pack_float_glu<WeightFormat::kFP8>,
-     pack_float<WeightFormat::kFP8>},
-    {"int8", Arith::kInt16, WeightFormat::kInt8, pack_float_glu<WeightFormat::kInt8>,
-     pack_float<WeightFormat::kInt8>},
-    {"int4", Arith::kInt, WeightFormat::kInt4, pack_float_glu<WeightFormat::kInt4>,
-     pack_float<WeightFormat::kInt4>},
-    {"q8_0", Arith::kA8G32, WeightFormat::kQ8_0, pack_float_glu<WeightFormat::kQ8_0>,
-     pack_float<WeightFormat::kQ8_0>},
-    {"q4_0", Arith::kA8G32, WeightFormat::kQ4_0, pack_float_glu<WeightFormat::kQ4_0>,
-     pack_float<WeightFormat::kQ4_0>},
-    {"q5_0", Arith::kA8G32, WeightFormat::kQ5_0, pack_float_glu<WeightFormat::kQ5_0>,
-     pack_float<WeightFormat::kQ5_0>},
-    {"q5_1", Arith::kA8G32, WeightFormat::kQ5_1, pack_float_glu<WeightFormat::kQ5_1>,
-     pack_float<WeightFormat::kQ5_1>},
-    {"q4_k", Arith::kA8G32, WeightFormat::kQ4_K, pack_float_glu<WeightFormat::kQ4_K>,
-     pack_float<WeightFormat::kQ4_K>},
-    {"q5_k", Arith::kA8G32, WeightFormat::kQ5_K, pack_float_glu<WeightFormat::kQ5_K>,
-     pack_float<WeightFormat::kQ5_K>},
-    {"q6_k", Arith::kA8G32, WeightFormat::kQ6_K, pack_float_glu<WeightFormat::kQ6_K>,
-     pack_float<WeightFormat::kQ6_K>},
-    {"iq4_nl", Arith::kA8G32, WeightFormat::kIQ4_NL, pack_float_glu<WeightFormat::kIQ4_NL>,
-     pack_float<WeightFormat::kIQ4_NL>}};
+constexpr SyntheticFormat kFormats[] = {row<WeightFormat::kF32>("f32", Arith::kF32Fma),
+                                        row<WeightFormat::kBF16>("bf16", Arith::kBf16Tile),
+                                        row<WeightFormat::kMXFP4>("mxfp4", Arith::kBf16Tile),
+                                        row<WeightFormat::kFP8>("fp8", Arith::kBf16Tile),
+                                        row<WeightFormat::kInt8>("int8", Arith::kInt16),
+                                        row<WeightFormat::kInt4>("int4", Arith::kInt),
+                                        row<WeightFormat::kQ8_0>("q8_0", Arith::kA8G32),
+                                        row<WeightFormat::kQ4_0>("q4_0", Arith::kA8G32),
+                                        row<WeightFormat::kQ5_0>("q5_0", Arith::kA8G32),
+                                        row<WeightFormat::kQ5_1>("q5_1", Arith::kA8G32),
+                                        row<WeightFormat::kQ4_K>("q4_k", Arith::kA8G32),
+                                        row<WeightFormat::kQ5_K>("q5_k", Arith::kA8G32),
+                                        row<WeightFormat::kQ6_K>("q6_k", Arith::kA8G32),
+                                        row<WeightFormat::kIQ4_NL>("iq4_nl", Arith::kA8G32)};
 
 void fill_normal(std::vector<float>& out, float deviation, uint64_t seed) {
   std::mt19937_64 random(seed);

@@ -15,7 +15,8 @@ bool stored_as(const ResolvedRule& r, DType dtype) {
 
 // Codes that packing chooses, or fp8 ones that it keeps, whatever the weights are stored as.
 bool chooses_codes(WeightFormat format) {
-  return is_int_format(format) || is_block_format(format) || format == WeightFormat::kFP8;
+  return is_int_format(format) || is_block_format(format) || format == WeightFormat::kFP8 ||
+         format == WeightFormat::kMXFP4;
 }
 
 // The matrix that V is computed from.
@@ -61,13 +62,10 @@ class Planner {
         options_.weights == WeightFormat::kF32 || wanted == WeightFormat::kF32 ? Compute::kF32
                                                                                : Compute::kBf16);
     if (rule.role == TensorRole::kRouter || computes_values(rule, spec_)) return as_loaded;
-    if (chooses_codes(wanted)) return wanted;
-    if (wanted == WeightFormat::kMXFP4 && as_loaded != WeightFormat::kMXFP4) {
-      if (rule.k % 32 == 0) return WeightFormat::kMXFP4;
+    if (wanted == WeightFormat::kMXFP4 && rule.k % 32 != 0)
       return invalid_argument("{}: mxfp4: K: expected a multiple of 32, got {}",
                               store_name(rule, 0), rule.k);
-    }
-    return as_loaded;
+    return chooses_codes(wanted) ? wanted : as_loaded;
   }
 
   StoreEntry& entry(std::string name, PackItem item) {
@@ -86,8 +84,7 @@ class Planner {
     const bool blocks = rule_->way->front().dtypes == DtypePolicy::kBytes;
     PackItem item{.rule = rule_, .expert = expert};
     item.exact = blocks ? WeightFormat::kMXFP4 : WeightFormat::kF32;
-    item.to_mxfp4 = format == WeightFormat::kMXFP4 && !blocks;
-    const bool chosen = chooses_codes(format) || item.to_mxfp4;
+    const bool chosen = chooses_codes(format) && !(blocks && format == WeightFormat::kMXFP4);
     item.lossy = chosen || (format == WeightFormat::kBF16 && !stored_as(*rule_, DType::kBF16));
     StoreEntry& e = entry(std::move(name), std::move(item));
     e.format = format;
@@ -149,7 +146,7 @@ class Planner {
   // reads a few, and a quantised head of its own.
   Status make(ToEmbedding) {
     SLUICE_ASSIGN_OR_RETURN(const WeightFormat format, format_of(wanted()));
-    if (spec_.tied_head && !chooses_codes(format) && format != WeightFormat::kMXFP4) {
+    if (spec_.tied_head && !chooses_codes(format)) {
       add_matrix(store_name(*rule_->rule, 0), 0, format);
       return ok_status();
     }

@@ -16,7 +16,6 @@ struct PackItem {
   std::function<std::vector<float>()> values;
   // Whether packing loses anything, and the format that would not.
   bool lossy = false;
-  bool to_mxfp4 = false;  // not stored so: codes are chosen
   WeightFormat exact = WeightFormat::kF32;
 
   // Whether the rows of a matrix are to be packed piece by piece.

@@ -13,7 +13,6 @@
 #include "model/pack_loss.h"
 #include "model/pack_plan.h"
 #include "model/stored_views.h"
-#include "ops/matmul/quantize_mxfp4.h"
 #include "weights/checksum.h"
 #include "weights/store_writer.h"
 
@@ -125,7 +124,6 @@ class StorePacker {
 
   Status write_matrix(size_t i) {
     const PackItem& item = plan_.items[i];
-    if (item.to_mxfp4) return write_mxfp4(i);
     SLUICE_ASSIGN_OR_RETURN(const PackedMatrix packed,
                             pack_resolved(host_, *item.rule, item.expert, entry(i).format, how_));
     PackLoss loss;
@@ -138,22 +136,6 @@ class StorePacker {
     SLUICE_RETURN_IF_ERROR(writer_.write(i, 0, packed.data, packed.bytes));
     done_ += packed.bytes;
     return writer_.finish(i, checksum(packed.data, packed.bytes),
-                          {loss.error, loss.signal, loss.beside});
-  }
-
-  Status write_mxfp4(size_t i) {
-    const PackItem& item = plan_.items[i];
-    SLUICE_ASSIGN_OR_RETURN(const PackedMatrix exact,
-                            pack_resolved(host_, *item.rule, item.expert, WeightFormat::kF32));
-    std::vector<std::byte> bytes(entry(i).bytes);
-    SLUICE_RETURN_IF_ERROR(requantize_mxfp4(exact, !options_.nearest, bytes.data()));
-    PackedMatrix packed = exact;
-    packed.format = WeightFormat::kMXFP4;
-    packed.data = bytes.data();
-    const PackLoss loss = pack_loss(packed, exact, format_beside(packed.format));
-    SLUICE_RETURN_IF_ERROR(writer_.write(i, 0, bytes.data(), bytes.size()));
-    done_ += bytes.size();
-    return writer_.finish(i, checksum(bytes.data(), bytes.size()),
                           {loss.error, loss.signal, loss.beside});
   }
 
@@ -200,16 +182,16 @@ class StorePacker {
     if (e.layout == WeightLayout::kRowMajor) {
       std::memcpy(out, stored, stored_bytes);
     } else {
-      if (!item.to_mxfp4) SLUICE_RETURN_IF_ERROR(pack_rows(*item.rule, rows, e.format, out, how_));
+      SLUICE_RETURN_IF_ERROR(pack_rows(*item.rule, rows, e.format, out, how_));
       if (item.lossy) SLUICE_RETURN_IF_ERROR(measure(item, e, rows, out, loss));
     }
     source_.release_pages(stored, stored_bytes);
     return ok_status();
   }
 
-  // What a slice has lost; MXFP4 codes are chosen here, too, because both need the exact values.
-  Status measure(const PackItem& item, const StoreEntry& e, const RowSlice& rows, std::byte* packed,
-                 PackLoss* loss) {
+  // What a slice has lost.
+  Status measure(const PackItem& item, const StoreEntry& e, const RowSlice& rows,
+                 const std::byte* packed, PackLoss* loss) {
     const size_t bytes = packed_bytes(WeightFormat::kF32, WeightLayout::kPanel16, rows.count, e.k);
     SLUICE_ASSIGN_OR_RETURN(const Buffer exact, host_.allocate(bytes, "weights"));
     SLUICE_RETURN_IF_ERROR(pack_rows(*item.rule, rows, WeightFormat::kF32, exact.data()));
@@ -220,7 +202,6 @@ class StorePacker {
     ours.block = e.block;
     ours.data = packed;
     theirs.data = exact.data();
-    if (item.to_mxfp4) SLUICE_RETURN_IF_ERROR(requantize_mxfp4(theirs, !options_.nearest, packed));
     *loss = pack_loss(ours, theirs, format_beside(e.format));
     return ok_status();
   }

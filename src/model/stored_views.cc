@@ -160,8 +160,9 @@ std::vector<float> read_expert_row(const ResolvedRule& r, int64_t expert) {
 
 Result<PackedMatrix> pack_resolved(Device& device, const ResolvedRule& r, int64_t expert,
                                    WeightFormat format, const IntPacking& how) {
-  if (format == WeightFormat::kMXFP4) return pack_blocks(device, r, expert);
-  if (stored_as_blocks(r)) return repack_blocks(device, r, expert, format, how);
+  if (stored_as_blocks(r))
+    return format == WeightFormat::kMXFP4 ? pack_blocks(device, r, expert)
+                                          : repack_blocks(device, r, expert, format, how);
   if (r.rule->glu) return pack_halves(device, r, expert, format, how);
   SLUICE_ASSIGN_OR_RETURN(const ScaledMatrix m,
                           rows_of(*r.rule, slice(r, 0, expert), 0, 1, r.rule->n));

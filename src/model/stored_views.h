@@ -18,7 +18,8 @@ std::vector<float> read_vector(const TensorView& view, int64_t first, int64_t co
 float round_to_stored(float scale, DType dtype);
 // One expert's row of a bias [E, N]; of gate_up, gate first and then up.
 std::vector<float> read_expert_row(const ResolvedRule& resolved, int64_t expert);
-// The matrix of a rule (of one expert), packed. MXFP4 as stored may become int4 or int8.
+// The matrix of a rule (of one expert), packed. MXFP4 as stored may become another
+// format.
 Result<PackedMatrix> pack_resolved(Device& device, const ResolvedRule& resolved, int64_t expert,
                                    WeightFormat format, const IntPacking& how = {});
 // Rows [first, first + count) of a rule that one [N, K] tensor stores; `first` is a multiple of 16.

@@ -221,7 +221,7 @@ def test_experts_with_dynamic_activations(form, dtype):
 
 @pytest.mark.parametrize("form", ["block", "channel_by_group", "tensor_by_row"])
 def test_engine_layer_in_fp8(form):
-    """fused_experts, compute fp8: bit for bit from codes that are kept, at ragged edges, whatever
+    """fused_experts, mode fp8: bit for bit from codes that are kept, at ragged edges, whatever
     the weights' scales; the products within the bound of the header of the exact sums."""
     weights, block, _, _ = FORMS[form]
     rng = numpy.random.default_rng(17)
@@ -237,7 +237,7 @@ def test_engine_layer_in_fp8(form):
     x[2, 5] = 5000  # beyond 1200: no bound here
     ids = numpy.stack([rng.permutation(experts)[:k] for _ in range(tokens)]).astype(numpy.int32)
     routed = rng.uniform(0.1, 1, (tokens, k)).astype(F32)
-    got = ops.fused_experts(x, packed, routed, ids, compute="fp8")
+    got = ops.fused_experts(x, packed, routed, ids, mode="fp8")
 
     def product(y, side, e):
         codes, s = max_rule(y, 128, numpy.inf)
@@ -254,10 +254,10 @@ def test_engine_layer_in_fp8(form):
             want[t] = (F64(routed[t, i]) * y + want[t]).astype(F32)
     assert (got.view(numpy.uint32) == want.view(numpy.uint32)).all()
     assert (got[1] == 0).all()
-    assert (ops.fused_experts(x, packed, routed, ids) != got).any(), "compute changed nothing"
-    with pytest.raises(ValueError, match="fp8 is for experts of format fp8, these are bf16"):
+    assert (ops.fused_experts(x, packed, routed, ids) != got).any(), "mode changed nothing"
+    with pytest.raises(ValueError, match="mode: bf16: expected one of default, a16, got fp8"):
         wide = [numpy.zeros_like(side.codes, F32) for side in (up, down)]
-        ops.fused_experts(x, ops.pack_experts(*wide), routed, ids, compute="fp8")
+        ops.fused_experts(x, ops.pack_experts(*wide), routed, ids, mode="fp8")
 
 
 def test_nan_stays_in_its_row():

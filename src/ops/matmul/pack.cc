@@ -11,6 +11,7 @@
 #include "ops/matmul/pack_fp8.h"
 #include "ops/matmul/pack_target.h"
 #include "ops/matmul/quantize_gguf.h"
+#include "ops/matmul/quantize_mxfp4.h"
 #include "ops/matmul/stored_blocks.h"
 #include "weights/block_panels.h"
 #include "weights/int_panels.h"
@@ -19,10 +20,7 @@ namespace sluice {
 namespace {
 
 constexpr int64_t kColumns = kPanelColumns;
-constexpr int64_t kBlock = 32;                       // k per MXFP4 block and bf16 padding step
-constexpr int64_t kMxfp4BlockBytes = kColumns * 17;  // 16 scales, 16 x 16 bytes of nibbles
-constexpr int64_t kTileK = 256;                      // k converted at a time
-constexpr int64_t kMaxElements = int64_t{1} << 48;   // bounds every product of sizes below
+constexpr int64_t kTileK = 256;  // k converted at a time
 
 // Up to 16 consecutive rows of a stored matrix, which become one panel.
 struct PanelRows {
@@ -168,11 +166,27 @@ Status pack_block_panel(const PanelRows& rows, WeightFormat format, IntRounding 
   return ok_status();
 }
 
+// The same for MXFP4; columns past N are blocks of zeros.
+Status pack_chosen_mxfp4_panel(const PanelRows& rows, IntRounding rounding, std::byte* out) {
+  const StoredMatrix& m = *rows.matrix;
+  const ScopedFloatEnv env;
+  for (int64_t k0 = 0; k0 < m.k; k0 += kMxfp4K, out += kMxfp4BlockBytes) {
+    for (int64_t c = 0; c < kColumns; ++c) {
+      float w[kMxfp4K] = {};
+      if (c < rows.count) read_row(m, rows.first + c, k0, kMxfp4K, w);
+      SLUICE_RETURN_IF_ERROR(check_finite(WeightFormat::kMXFP4, rows.first + c, k0, kMxfp4K, w));
+      write_mxfp4(quantize_mxfp4(w, rounding == IntRounding::kSearch), c, out);
+    }
+  }
+  return ok_status();
+}
+
 Status pack_panel(const PanelRows& rows, WeightFormat format, const IntPacking& how,
                   std::byte* out) {
   const StoredMatrix& m = *rows.matrix;
   if (is_int_format(format)) return pack_int_panel(rows, format, how, out);
   if (is_block_format(format)) return pack_block_panel(rows, format, how.rounding, out);
+  if (format == WeightFormat::kMXFP4) return pack_chosen_mxfp4_panel(rows, how.rounding, out);
   if (format == WeightFormat::kFP8) return pack_fp8_panel(m, rows.first, rows.count, out);
   if (format == WeightFormat::kBF16 && m.dtype == DType::kBF16 && m.stride_k == 1 &&
       m.scale == nullptr) {
@@ -206,17 +220,16 @@ Status for_each_panel(int64_t panels, ThreadPool* pool, const Pack& pack) {
 
 Status check_stored(const StoredMatrix& m, WeightFormat format, const IntPacking& how,
                     std::string_view what) {
-  if (format != WeightFormat::kF32 && format != WeightFormat::kBF16 &&
-      format != WeightFormat::kFP8 && !is_int_format(format) && !is_block_format(format))
-    return invalid_argument(
-        "pack: {}: format: expected f32, bf16, fp8, int4, int8 or one of GGUF's, got {}", what,
-        weight_format_name(format));
+  if (format == WeightFormat::kF16)
+    return invalid_argument("pack: {}: format: expected one that has panels, got f16", what);
+  if (format == WeightFormat::kMXFP4 && m.k % kMxfp4K != 0)
+    return invalid_argument("pack: {}: mxfp4: K: expected a multiple of 32, got {}", what, m.k);
   if (how.block != 128 && how.block != 256 && how.block != kMostIntBlock)
     return invalid_argument("pack: {}: block: expected 128, 256 or 512, got {}", what, how.block);
   if (!is_packable(m.dtype))
     return invalid_argument("pack: {}: dtype: expected F32, F16, BF16, F8_E4M3 or F8_E5M2, got {}",
                             what, dtype_name(m.dtype));
-  if (m.data == nullptr || m.n < 1 || m.k < 1 || m.n > kMaxElements / m.k)
+  if (m.data == nullptr || m.n < 1 || m.k < 1 || m.n > kMaxPackedElements / m.k)
     return invalid_argument("pack: {}: expected [N, K] with N, K >= 1, got [{}, {}]", what, m.n,
                             m.k);
   if (m.scale != nullptr &&
@@ -226,44 +239,10 @@ Status check_stored(const StoredMatrix& m, WeightFormat format, const IntPacking
   return ok_status();
 }
 
-// Panels hold no -0: the kernels need not keep its sign apart from +0's (weights/packed.h).
-std::byte without_negative_zero(std::byte pair) {
-  auto b = static_cast<unsigned>(pair);
-  if ((b & 0x0f) == 0x08) b &= 0xf0;
-  if ((b & 0xf0) == 0x80) b &= 0x0f;
-  return static_cast<std::byte>(b);
-}
-
-// One block column of a panel: `row(c)` is the stored row of column c.
-template <class Row>
-Status pack_mxfp4_panel(const StoredMxfp4& w, int64_t columns, Row row, std::byte* out) {
-  const int64_t blocks = w.k / kBlock;
-  for (int64_t b = 0; b < blocks; ++b) {
-    std::byte* block = out + b * kMxfp4BlockBytes;
-    for (int64_t c = 0; c < columns; ++c) {
-      const int64_t at = row(c) * blocks + b;
-      if (w.scales[at] == std::byte{255})
-        return data_loss("pack: mxfp4: the scale of row N = {}, block {} is NaN (255)", row(c), b);
-      block[c] = w.scales[at];
-      for (int64_t j = 0; j < 16; ++j)
-        block[kColumns + j * kColumns + c] = without_negative_zero(w.blocks[at * 16 + j]);
-    }
-  }
-  return ok_status();
-}
-
-Status check_mxfp4(const StoredMxfp4& w) {
-  if (w.blocks == nullptr || w.scales == nullptr || w.n < 1 || w.k < 1 || w.n > kMaxElements / w.k)
-    return invalid_argument("pack: mxfp4: expected [N, K] with N, K >= 1, got [{}, {}]", w.n, w.k);
-  if (w.k % kBlock != 0)
-    return invalid_argument("pack: mxfp4: K: expected a multiple of 32, got {}", w.k);
-  return ok_status();
-}
-
 float mxfp4_element(const std::byte* panel, int64_t c, int64_t k) {
-  const std::byte* block = panel + k / kBlock * kMxfp4BlockBytes;
+  const std::byte* block = panel + k / kMxfp4K * kMxfp4BlockBytes;
   const auto scale = static_cast<uint8_t>(block[c]);
-  const auto pair = static_cast<uint8_t>(block[kColumns + k % kBlock / 2 * kColumns + c]);
+  const auto pair = static_cast<uint8_t>(block[kColumns + k % kMxfp4K / 2 * kColumns + c]);
   return e2m1_to_f32((k & 1) != 0 ? pair >> 4 : pair & 15) * e8m0_to_f32(scale);
 }
 
@@ -306,35 +285,6 @@ Result<PackedMatrix> pack_glu(Device& device, const StoredMatrix& gate, const St
     return pack_panel({p % 2 == 0 ? &gate : &up, p / 2 * kColumns, panel_rows(gate.n, p / 2)},
                       format, how, t.data + static_cast<size_t>(p) * bytes);
   }));
-  return std::move(t.matrix);
-}
-
-Result<PackedMatrix> pack_mxfp4(Device& device, const StoredMxfp4& w) {
-  SLUICE_RETURN_IF_ERROR(check_mxfp4(w));
-  SLUICE_ASSIGN_OR_RETURN(
-      Target t, allocate_panels(device, WeightFormat::kMXFP4, WeightLayout::kPanel16, w.n, w.k));
-  const size_t bytes = panel_bytes(WeightFormat::kMXFP4, w.k);
-  for (int64_t p = 0; p < t.matrix.panels(); ++p) {
-    const auto row = [p](int64_t c) { return p * kColumns + c; };
-    SLUICE_RETURN_IF_ERROR(
-        pack_mxfp4_panel(w, panel_rows(w.n, p), row, t.data + static_cast<size_t>(p) * bytes));
-  }
-  return std::move(t.matrix);
-}
-
-Result<PackedMatrix> pack_mxfp4_glu_interleaved(Device& device, const StoredMxfp4& gate_up) {
-  SLUICE_RETURN_IF_ERROR(check_mxfp4(gate_up));
-  if (gate_up.n % 2 != 0)
-    return invalid_argument("pack: gate_up: N: expected 2 I, even, got {}", gate_up.n);
-  SLUICE_ASSIGN_OR_RETURN(
-      Target t, allocate_panels(device, WeightFormat::kMXFP4, WeightLayout::kGluPanel16, gate_up.n,
-                                gate_up.k));
-  const size_t bytes = panel_bytes(WeightFormat::kMXFP4, gate_up.k);
-  for (int64_t p = 0; p < t.matrix.panels(); ++p) {
-    const auto row = [p](int64_t c) { return 2 * (p / 2 * kColumns + c) + p % 2; };
-    SLUICE_RETURN_IF_ERROR(pack_mxfp4_panel(gate_up, panel_rows(gate_up.n / 2, p / 2), row,
-                                            t.data + static_cast<size_t>(p) * bytes));
-  }
   return std::move(t.matrix);
 }
 

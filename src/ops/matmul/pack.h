@@ -26,10 +26,12 @@ struct StoredMatrix {
   int64_t scale_block_n = 1, scale_block_k = 1, scale_cols = 0;
 };
 // MXFP4 as gpt-oss stores it: blocks [N, K/32, 16] bytes (low nibble = even k), scales [N, K/32].
+// Row n is the (n * row_step)th of both.
 struct StoredMxfp4 {
   const std::byte* blocks = nullptr;
   const std::byte* scales = nullptr;
   int64_t n = 0, k = 0;
+  int64_t row_step = 1;
 };
 
 // A matrix in one of GGUF's block formats as it is stored: rows of k weights follow each other, k a
@@ -40,17 +42,18 @@ struct StoredBlocks {
   int64_t n = 0, k = 0;
 };
 
-// How the codes of int4, int8 and GGUF's formats are chosen; they do not depend on the pool.
+// How the codes of int4, int8, MXFP4 and GGUF's formats are chosen; they do not depend on the pool.
 struct IntPacking {
   int64_t block = kIntBlock;  // int4, int8: k per scale, 128, 256 or 512
   IntRounding rounding = IntRounding::kSearch;
   ThreadPool* pool = nullptr;  // quantises panels in parallel
 };
 
-// Packs a stored matrix as kPanel16 in format f32, bf16, fp8 (ops/matmul/pack_fp8.h), int4, int8 or
-// one of GGUF's (ops/matmul/quantize_gguf.h says how codes are chosen). Every other row, a
-// transposed matrix or a slice is a matter of strides. Rounding to bf16 is to nearest even;
-// widening to f32 is exact; the formats that choose codes refuse NaN and infinity.
+// Packs a stored matrix as kPanel16 in format f32, bf16, fp8 (ops/matmul/pack_fp8.h), int4, int8,
+// MXFP4 (ops/matmul/quantize_mxfp4.h; K a multiple of 32) or one of GGUF's
+// (ops/matmul/quantize_gguf.h says how codes are chosen). Every other row, a transposed matrix or a
+// slice is a matter of strides. Rounding to bf16 is to nearest even; widening to f32 is exact; the
+// formats that choose codes refuse NaN and infinity.
 Result<PackedMatrix> pack_matrix(Device& device, const StoredMatrix& w, WeightFormat format,
                                  const IntPacking& how = {});
 // The same into packed_bytes(format, kPanel16, N, K, block) zero-filled bytes at `out`: whole
@@ -61,7 +64,10 @@ Status pack_matrix_into(const StoredMatrix& w, WeightFormat format, std::byte* o
 // gate and up [I, K] each -> kGluPanel16 with n = 2 I.
 Result<PackedMatrix> pack_glu(Device& device, const StoredMatrix& gate, const StoredMatrix& up,
                               WeightFormat format, const IntPacking& how = {});
+// Codes and scales as they are; a scale that is NaN is refused.
 Result<PackedMatrix> pack_mxfp4(Device& device, const StoredMxfp4& w);
+// gate and up [I, K] each -> kGluPanel16 with n = 2 I.
+Result<PackedMatrix> pack_mxfp4_glu(Device& device, const StoredMxfp4& gate, const StoredMxfp4& up);
 // gate_up [2 I, K] interleaved as gpt-oss has it (even rows gate, odd rows up) -> kGluPanel16.
 Result<PackedMatrix> pack_mxfp4_glu_interleaved(Device& device, const StoredMxfp4& gate_up);
 

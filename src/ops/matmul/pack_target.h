@@ -9,6 +9,8 @@
 
 namespace sluice {
 
+inline constexpr int64_t kMaxPackedElements = int64_t{1} << 48;  // bounds every product of sizes
+
 // A zero-filled matrix of the wanted shape that owns its memory, and where to write it.
 struct Target {
   PackedMatrix matrix;

@@ -149,6 +149,13 @@ TEST(Pack, Mxfp4IsExactPlainAndInterleaved) {
       const int64_t stored = n < 18 ? 2 * n : 2 * (n - 18) + 1;
       ASSERT_EQ(packed_element(glu, n, k), value(stored, k));
     }
+  StoredMxfp4 gate = w.view(), up = w.view();  // one behind the other
+  gate.n = up.n = 18;
+  up.blocks += 18 * 48;
+  up.scales += 18 * 3;
+  const PackedMatrix halves = pack_mxfp4_glu(*device, gate, up).value();
+  for (int64_t n = 0; n < 36; ++n)
+    for (int64_t k = 0; k < 96; ++k) ASSERT_EQ(packed_element(halves, n, k), value(n, k));
 }
 
 TEST(Pack, RefusesWhatItCannotPack) {
@@ -158,7 +165,8 @@ TEST(Pack, RefusesWhatItCannotPack) {
   const auto refused = [](const Status& s, std::string_view word) {
     return !s.ok() && s.message().find(word) != std::string::npos;
   };
-  EXPECT_TRUE(refused(pack_matrix(*device, w.view, WeightFormat::kMXFP4).status(), "got mxfp4"));
+  EXPECT_TRUE(refused(pack_matrix(*device, w.view, WeightFormat::kF16).status(), "got f16"));
+  EXPECT_TRUE(refused(pack_matrix(*device, w.view, WeightFormat::kMXFP4).status(), "32, got 8"));
   EXPECT_TRUE(refused(pack_glu(*device, w.view, other.view, WeightFormat::kF32).status(),
                       "up: expected [I, D] = [4, 8]"));
   StoredMatrix bad = w.view;
@@ -176,6 +184,8 @@ TEST(Pack, RefusesWhatItCannotPack) {
   StoredMxfp4 ragged = fp4.view();
   ragged.k = 48;
   EXPECT_TRUE(refused(pack_mxfp4(*device, ragged).status(), "multiple of 32, got 48"));
+  ragged.k = 32;
+  EXPECT_TRUE(refused(pack_mxfp4_glu(*device, fp4.view(), ragged).status(), "up: expected [I, D]"));
   fp4.scales[5] = std::byte{255};
   const Status nan = pack_mxfp4(*device, fp4.view()).status();
   EXPECT_EQ(nan.code(), StatusCode::kDataLoss);

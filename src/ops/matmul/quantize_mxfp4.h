@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/status.h"
 #include "weights/packed.h"
 
 namespace sluice {
@@ -19,8 +18,10 @@ struct Mxfp4Block {
 // has the least squared error (the smaller one if two have).
 Mxfp4Block quantize_mxfp4(const float* w, bool search);
 
-// Panels of f32 as panels of MXFP4 of the same layout, into packed_bytes() bytes at `out`. Refuses
-// K that is no multiple of 32, and NaN and infinity.
-Status requantize_mxfp4(const PackedMatrix& exact, bool search, std::byte* out);
+// Of a panel (weights/packed.h): 16 scales, then 16 x 16 bytes of nibbles for each 32 k.
+inline constexpr int64_t kMxfp4K = 32;
+inline constexpr int64_t kMxfp4BlockBytes = kPanelColumns * 17;
+// A block as column c of those 32 k.
+void write_mxfp4(const Mxfp4Block& block, int64_t c, std::byte* out);
 
 }  // namespace sluice

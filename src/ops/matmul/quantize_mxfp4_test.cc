@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/fp.h"
+#include "ops/matmul/pack.h"
 #include "ops/matmul/weights_data.h"
 
 namespace sluice {
@@ -85,37 +86,37 @@ TEST(QuantizeMxfp4, NoCodeIsNearer) {
 TEST(QuantizeMxfp4, PanelsReadBackAndBadInputIsRefused) {
   Random random(5);
   const auto device = make_cpu_device();
-  for (const bool glu : {false, true}) {
-    const PackedMatrix exact =
-        glu ? test::random_glu_panels(*device, WeightFormat::kF32, 21, 96, random)
-            : test::random_panels(*device, WeightFormat::kF32, 37, 96, random);
-    PackedMatrix m = exact;
-    m.format = WeightFormat::kMXFP4;
-    m.bytes = packed_bytes(m.format, m.layout, m.n, m.k);
-    std::vector<std::byte> bytes(m.bytes);
-    ASSERT_TRUE(requantize_mxfp4(exact, true, bytes.data()).ok());
-    m.data = bytes.data();
-    for (int64_t n = 0; n < m.n; ++n) {
-      for (int64_t k0 = 0; k0 < m.k; k0 += 32) {
-        float w[32];
-        for (int i = 0; i < 32; ++i) w[i] = packed_element(exact, n, k0 + i);
-        const Mxfp4Block b = quantize_mxfp4(w, true);
-        for (int i = 0; i < 32; ++i)
-          ASSERT_EQ(packed_element(m, n, k0 + i),
-                    e2m1_to_f32(b.code[i]) * std::ldexp(1.0f, b.scale - 127));
+  std::vector<float> values(42 * 96);
+  for (float& v : values) v = random.normal();
+  const StoredMatrix all{
+      .data = reinterpret_cast<const std::byte*>(values.data()), .n = 42, .k = 96, .stride_n = 96};
+  StoredMatrix gate = all, up = all;  // every other row, as gpt-oss has them
+  gate.n = up.n = 21;
+  gate.stride_n = up.stride_n = 192;
+  up.data += 96 * sizeof(float);
+  for (const bool search : {false, true}) {
+    const IntPacking how{.rounding = search ? IntRounding::kSearch : IntRounding::kNearest};
+    const PackedMatrix plain = pack_matrix(*device, all, WeightFormat::kMXFP4, how).value();
+    const PackedMatrix glu = pack_glu(*device, gate, up, WeightFormat::kMXFP4, how).value();
+    for (int64_t n = 0; n < 42; ++n) {
+      for (int64_t k0 = 0; k0 < 96; k0 += 32) {
+        const Mxfp4Block b = quantize_mxfp4(&values[static_cast<size_t>(n * 96 + k0)], search);
+        for (int64_t i = 0; i < 32; ++i) {
+          const float want = e2m1_to_f32(b.code[i]) * std::ldexp(1.0f, b.scale - 127);
+          ASSERT_EQ(packed_element(plain, n, k0 + i), want);
+          ASSERT_EQ(packed_element(glu, n / 2 + n % 2 * 21, k0 + i), want);
+        }
       }
     }
-    std::vector<float> spoiled(exact.bytes / 4);
-    std::memcpy(spoiled.data(), exact.data, exact.bytes);
-    spoiled[5] = std::numeric_limits<float>::quiet_NaN();
-    PackedMatrix bad = exact;
-    bad.data = reinterpret_cast<const std::byte*>(spoiled.data());
-    EXPECT_EQ(requantize_mxfp4(bad, true, bytes.data()).code(), StatusCode::kDataLoss);
-    bad = exact;
-    bad.k = 90;
-    EXPECT_EQ(requantize_mxfp4(bad, true, bytes.data()).code(), StatusCode::kInvalidArgument);
-    EXPECT_EQ(requantize_mxfp4(m, true, bytes.data()).code(), StatusCode::kInvalidArgument);
   }
+  StoredMatrix ragged = all;
+  ragged.k = 90;
+  const Status refused = pack_matrix(*device, ragged, WeightFormat::kMXFP4).status();
+  EXPECT_EQ(refused.message(), "pack: w: mxfp4: K: expected a multiple of 32, got 90");
+  values[5 * 96 + 40] = std::numeric_limits<float>::quiet_NaN();
+  const Status nan = pack_matrix(*device, all, WeightFormat::kMXFP4).status();
+  EXPECT_EQ(nan.code(), StatusCode::kDataLoss);
+  EXPECT_EQ(nan.message(), "pack: mxfp4: element (N, K) = (5, 40) is nan");
 }
 
 }  // namespace
