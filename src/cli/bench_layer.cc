@@ -4,9 +4,12 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/bench_experts.h"
+#include "cli/load.h"
 #include "cli/synthetic_layer.h"
 #include "cli/version.h"
 #include "device/cpu/probe.h"
+#include "model/mode.h"
+#include "ops/matmul/panels.h"
 
 namespace sluice {
 namespace {
@@ -17,6 +20,14 @@ Result<const SyntheticFormat*> find_format(const char* option, const std::string
   for (const SyntheticFormat& f : synthetic_formats())
     if (f.name == name) return &f;
   return invalid_argument("{}: expected one of {}, got \"{}\"", option, bench_weights(), name);
+}
+
+// The format by the arith that --mode makes of it; another keeps its own.
+SyntheticFormat in_mode(SyntheticFormat format, Mode mode) {
+  const Compute compute = format.format == WeightFormat::kF32 ? Compute::kF32 : Compute::kBf16;
+  if (mode != Mode::kDefault && has_mode(format.format, mode))
+    format.arith = panel_arith(format.format, compute, mode);
+  return format;
 }
 
 double median(std::vector<double> v) {
@@ -63,33 +74,35 @@ Result<nlohmann::ordered_json> measure(SyntheticLayer& layer, int64_t tokens, do
 
 nlohmann::ordered_json facts_of(const BenchLayerOptions& o, Runtime& runtime, const LayerShape& s,
                                 const ExpertShape& e) {
-  return {
-      {"command", fmt::format("sluice bench layer --shape {} --weights {} --dense {} --tokens {} "
-                              "--context {} --rotate {} --time {} --seed {} --threads {}{} --json",
-                              o.shape, o.weights, o.dense, fmt::join(o.tokens, ","), o.context,
-                              o.rotate_gb, o.seconds, o.seed, runtime.pool().size(),
-                              o.profile == kF32Profile.name ? "" : " --profile " + o.profile)},
-      {"sluice", version()},
-      {"build", build_id()},
-      {"cpu", cpu_name()},
-      {"features", cpu_features()},
-      {"isa", isa_name(runtime.isa())},
-      {"threads", runtime.pool().size()},
-      {"shape",
-       {{"name", s.name},
-        {"D", e.d},
-        {"I", e.width},
-        {"E", e.experts},
-        {"K", e.k},
-        {"H", s.heads},
-        {"G", s.kv_heads},
-        {"C", s.head_size},
-        {"window", s.window},
-        {"dense", s.dense}}},
-      {"weights", o.weights},
-      {"dense", o.dense},
-      {"profile", o.profile},
-      {"context", o.context}};
+  return {{"command",
+           fmt::format("sluice bench layer --shape {} --weights {} --dense {} --tokens {} "
+                       "--context {} --rotate {} --time {} --seed {} --threads {}{}{} --json",
+                       o.shape, o.weights, o.dense, fmt::join(o.tokens, ","), o.context,
+                       o.rotate_gb, o.seconds, o.seed, runtime.pool().size(),
+                       o.mode.empty() ? "" : " --mode " + o.mode,
+                       o.profile == kF32Profile.name ? "" : " --profile " + o.profile)},
+          {"sluice", version()},
+          {"build", build_id()},
+          {"cpu", cpu_name()},
+          {"features", cpu_features()},
+          {"isa", isa_name(runtime.isa())},
+          {"threads", runtime.pool().size()},
+          {"shape",
+           {{"name", s.name},
+            {"D", e.d},
+            {"I", e.width},
+            {"E", e.experts},
+            {"K", e.k},
+            {"H", s.heads},
+            {"G", s.kv_heads},
+            {"C", s.head_size},
+            {"window", s.window},
+            {"dense", s.dense}}},
+          {"weights", o.weights},
+          {"dense", o.dense},
+          {"mode", o.mode.empty() ? "default" : o.mode},
+          {"profile", o.profile},
+          {"context", o.context}};
 }
 
 void print_row(const nlohmann::ordered_json& row, Console& console) {
@@ -114,13 +127,18 @@ std::string bench_layer_shapes() {
 Status run_bench_layer(const BenchLayerOptions& options, Console& console) {
   ExpertShape e;
   SLUICE_ASSIGN_OR_RETURN(const LayerShape s, parse_layer_shape(options.shape, &e));
-  SLUICE_ASSIGN_OR_RETURN(const SyntheticFormat* format, find_format("weights", options.weights));
-  SLUICE_ASSIGN_OR_RETURN(const SyntheticFormat* dense, find_format("dense", options.dense));
+  SLUICE_ASSIGN_OR_RETURN(const SyntheticFormat* weights, find_format("weights", options.weights));
+  SLUICE_ASSIGN_OR_RETURN(const SyntheticFormat* elsewhere, find_format("dense", options.dense));
+  SLUICE_ASSIGN_OR_RETURN(const ArithChoice choice, arith_choice("bf16", options.mode, ""));
+  SLUICE_RETURN_IF_ERROR(
+      check_mode(choice.mode, {weights->format, elsewhere->format}, "bench layer"));
+  const SyntheticFormat format = in_mode(*weights, choice.mode),
+                        dense = in_mode(*elsewhere, choice.mode);
   SLUICE_ASSIGN_OR_RETURN(const RoundingProfile profile, parse_rounding_profile(options.profile));
   SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<Runtime> runtime,
                           Runtime::create({.threads = options.threads}));
   SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<SyntheticExperts> experts,
-                          SyntheticExperts::create(runtime->device(), runtime->pool(), e, *format,
+                          SyntheticExperts::create(runtime->device(), runtime->pool(), e, format,
                                                    options.rotate_gb * 1e9, options.seed));
   nlohmann::ordered_json facts = facts_of(options, *runtime, s, e);
   if (!options.json)
@@ -133,8 +151,8 @@ Status run_bench_layer(const BenchLayerOptions& options, Console& console) {
   facts["rows"] = nlohmann::ordered_json::array();
   for (const int64_t tokens : options.tokens) {
     SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<SyntheticLayer> layer,
-                            SyntheticLayer::create(*runtime, s, e, *experts, *format, *dense,
-                                                   profile, tokens, options.context, options.seed));
+                            SyntheticLayer::create(*runtime, s, e, *experts, format, dense, profile,
+                                                   tokens, options.context, options.seed));
     SLUICE_ASSIGN_OR_RETURN(const nlohmann::ordered_json row,
                             measure(*layer, tokens, options.seconds));
     if (!options.json) print_row(row, console);

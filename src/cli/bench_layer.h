@@ -15,6 +15,7 @@ struct BenchLayerOptions {
   std::string shape = "gemma4-26b-a4b";  // a name of bench_layer_shapes(), or D,I,E,K
   std::string weights = "bf16";          // of the experts: a name of bench_weights()
   std::string dense = "bf16";            // of attention and the dense branch
+  std::string mode;                      // of both; empty: each format's own
   std::string profile = "f32";           // where the experts round: a name of kRoundingProfiles
   std::vector<int64_t> tokens = {1, 128};
   int64_t context = 0;     // cached tokens before them

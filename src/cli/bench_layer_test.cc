@@ -124,6 +124,19 @@ TEST(BenchLayer, BiasesSinksAndProfilesAreInTheResult) {
   }
 }
 
+TEST(BenchLayer, TakesAMode) {
+  BenchLayerOptions o = small();
+  o.weights = "fp8";
+  o.mode = "fp8";
+  std::ostringstream out, err;
+  Console console{out, err};
+  const Status status = run_bench_layer(o, console);
+  ASSERT_TRUE(status.ok()) << status.message();
+  const nlohmann::json facts = nlohmann::json::parse(out.str(), nullptr, false);
+  EXPECT_EQ(facts["mode"], "fp8");
+  EXPECT_NE(facts["command"].get<std::string>().find(" --mode fp8"), std::string::npos);
+}
+
 TEST(BenchLayer, RefusesWhatItCannotDo) {
   const auto refused = [](const BenchLayerOptions& o, std::string_view word) {
     std::ostringstream out, err;
@@ -137,6 +150,9 @@ TEST(BenchLayer, RefusesWhatItCannotDo) {
   o = small();
   o.dense = "fp7";
   refused(o, "dense: expected one of f32, bf16");
+  o = small();
+  o.mode = "fp8";
+  refused(o, "mode fp8 is for weights in fp8; this model's are in bf16");
   o = small();
   o.profile = "vllm";
   refused(o, "rounding profile: expected one of f32, hf");

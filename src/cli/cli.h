@@ -40,6 +40,7 @@ inline CLI::Option* add_flag(CLI::App& app, const std::string& flags, bool& valu
 // Options that several commands have (cli/declare_options.cc): --mode and --arith, --profile,
 // --threads, and all of them with what else loading a model asks.
 struct LoadRequest;  // cli/load.h
+void add_mode(CLI::App& app, std::string& mode);
 void add_mode(CLI::App& app, std::string& mode, std::string& arith, const std::string& instead_of);
 void add_profile(CLI::App& app, std::string& profile);
 void add_threads(CLI::App& app, int& threads);

@@ -28,6 +28,7 @@ Command declare_bench_layer(CLI::App& app) {
       ->capture_default_str();
   add_option(*sub, "--dense", o->dense, "Format of attention and a dense branch")
       ->capture_default_str();
+  add_mode(*sub, o->mode);
   add_profile(*sub, o->profile);
   add_option(*sub, "--tokens", o->tokens, "Numbers of tokens, as in 1,128")
       ->delimiter(',')

@@ -5,10 +5,14 @@
 
 namespace sluice {
 
-void add_mode(CLI::App& app, std::string& mode, std::string& arith, const std::string& instead_of) {
+void add_mode(CLI::App& app, std::string& mode) {
   add_option(app, "--mode", mode,
              "Products of low-bit weights: int, a8g32, fp8 or a16 (default: by their format)")
       ->check(CLI::IsMember({"int", "a8g32", "fp8", "a16"}));
+}
+
+void add_mode(CLI::App& app, std::string& mode, std::string& arith, const std::string& instead_of) {
+  add_mode(app, mode);
   add_option(
       app, "--arith", arith,
       "Instead of " + instead_of + ": f32_fma, bf16_tile, bf16_dot, int, int16, a8g32 or fp8_g128")
