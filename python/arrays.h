@@ -18,6 +18,7 @@ namespace py = pybind11;
 [[noreturn]] inline void raise(const Status& status) {
   switch (status.code()) {
     case StatusCode::kInvalidArgument:
+    case StatusCode::kDataLoss:  // values that contradict each other, or no numbers
       throw py::value_error(status.message());
     case StatusCode::kUnimplemented:
       PyErr_SetString(PyExc_NotImplementedError, status.message().c_str());
@@ -73,13 +74,30 @@ std::span<T> writable(py::array_t<T>& a) {
   return {a.mutable_data(), static_cast<size_t>(a.size())};
 }
 
+// Elements from row to row: not less than a row, which reversed and broadcast views have.
+inline int64_t row_stride(const py::array& a, const char* name) {
+  const int64_t stride = a.shape(0) > 1 ? a.strides(0) / a.itemsize() : a.shape(1);
+  if (a.size() > 0 && stride < a.shape(1))
+    throw py::value_error(fmt::format(
+        "{}: row stride: expected at least the {} columns, got {}; pass a copy (ascontiguousarray)",
+        name, a.shape(1), stride));
+  return stride;
+}
+// The shape [T, K] of ids and weights that belong together.
+inline void require_same_shape(const py::array& weights, const char* name, const py::array& ids,
+                               const char* beside) {
+  if (weights.ndim() != 2 || weights.shape(0) != ids.shape(0) || weights.shape(1) != ids.shape(1))
+    throw py::value_error(fmt::format("{}: expected [T, K] = [{}, {}] as {}, got {}", name,
+                                      ids.shape(0), ids.shape(1), beside,
+                                      py::str(weights.attr("shape")).cast<std::string>()));
+}
+
 // [rows, cols] f32 with a row stride.
 inline ConstMatrixF32 matrix(const py::array& a, const char* name) {
   require_rows(a, name, 2);
   if (!py::isinstance<py::array_t<float>>(a))
     throw py::type_error(fmt::format("{}: expected float32, got {}", name, dtype_of(a)));
-  const int64_t stride = a.shape(0) > 1 ? a.strides(0) / 4 : a.shape(1);
-  return {static_cast<const float*>(a.data()), a.shape(0), a.shape(1), stride};
+  return {static_cast<const float*>(a.data()), a.shape(0), a.shape(1), row_stride(a, name)};
 }
 
 // Router logits of any dtype that moe_route reads.
@@ -93,8 +111,7 @@ inline LogitsView logits(const py::array& a) {
     throw py::type_error(
         "gating_output: expected float32, float16, bfloat16 or its bits as uint16, got " +
         dtype_of(a));
-  const int64_t stride = a.shape(0) > 1 ? a.strides(0) / a.itemsize() : a.shape(1);
-  return {a.data(), dtype, a.shape(0), a.shape(1), stride};
+  return {a.data(), dtype, a.shape(0), a.shape(1), row_stride(a, "gating_output")};
 }
 
 }  // namespace sluice::python

@@ -31,14 +31,23 @@ Activation activation_of(const LayerOptions& o) {
 
 // Of both products: by format, mode and compute, as for a model.
 Arith arith_for(const PackedExperts& w, const LayerOptions& o) {
-  if (o.compute != "f32" && o.compute != "bf16")
+  const bool wide = w.format == WeightFormat::kF32;
+  if (!o.compute.empty() && o.compute != "f32" && o.compute != "bf16")
     throw py::value_error("compute: expected f32 or bf16, got " + o.compute);
-  const Compute compute = o.compute == "f32" ? Compute::kF32 : Compute::kBf16;
+  if (wide && o.compute == "bf16")
+    throw py::value_error("compute: f32 weights are multiplied in f32, got bf16");
+  const Compute compute = wide || o.compute == "f32" ? Compute::kF32 : Compute::kBf16;
   std::string names;
   for (int i = 0; i < kModes; ++i) {
     const auto mode = static_cast<Mode>(i);
     if (!has_mode(w.format, mode)) continue;
-    if (o.mode == mode_name(mode)) return panel_arith(w.format, compute, mode);
+    if (o.mode == mode_name(mode)) {
+      const Arith arith = panel_arith(w.format, compute, mode);
+      if (!quantizes_x(arith) || o.compute != "f32") return arith;
+      throw py::value_error(fmt::format(
+          "compute: rows of {} weights are quantised ({}), got f32; mode=\"a16\" leaves the choice",
+          weight_format_name(w.format), arith_name(arith)));
+    }
     names += names.empty() ? "" : ", ";
     names += mode_name(mode);
   }
@@ -62,6 +71,7 @@ py::array_t<float> fused_experts(Machine& machine, const py::array& x, const Pac
                                  const py::array& weights, const py::array& ids,
                                  const LayerOptions& options, const py::object& expert_map) {
   require_rows(ids, "topk_ids", 2);
+  require_same_shape(weights, "topk_weights", ids, "topk_ids");
   const Pointers pointers(w);
   MoeExpertsArgs args;
   args.arith = arith_for(w, options);
@@ -151,13 +161,14 @@ void add_experts(py::module_& m, Machine& machine) {
             {activation, compute, mode, profile, clamp, limit, alpha, weight_on_input}, map);
       },
       py::arg("hidden_states"), py::arg("experts"), py::arg("topk_weights"), py::arg("topk_ids"),
-      py::kw_only(), py::arg("activation") = "silu", py::arg("compute") = "bf16",
+      py::kw_only(), py::arg("activation") = "silu", py::arg("compute") = "",
       py::arg("mode") = "default", py::arg("expert_map") = py::none(), py::arg("profile") = "f32",
       py::arg("apply_router_weight_on_input") = false, py::arg("clamp") = "none",
       py::arg("limit") = 7.0f, py::arg("alpha") = 1.702f,
       "sum over k of weights[t, k] * down(act(gate(x), up(x))) -> [T, D] f32. A token's bits do\n"
       "not depend on the other tokens, on threads or on the instruction set.\n"
-      "compute bf16 or f32: rows of the products; mode default, int, a8g32, a16 or fp8: what\n"
+      "compute bf16 or f32: rows of the products (bf16 unless weights are f32); mode default, int, "
+      "a8g32, a16 or fp8: what\n"
       "low-bit weights are multiplied with (int4 and int8 have int, GGUF's formats a8g32, mxfp4\n"
       "and fp8 a16 unless said otherwise; fp8 quantises rows with a scale for each 128 of k).\n"
       "activation silu, gelu_tanh, gelu_erf or swiglu_oai (limit, alpha); clamp none, before or\n"

@@ -21,7 +21,7 @@ std::shared_ptr<PackedGroups> pack_groups(Machine& machine, const py::array& w,
   packed->n = w.shape(1);
   packed->k = w.shape(2);
   const float* data = contiguous<float>(w, "rhs");
-  machine.run(0, [&](Runtime& r, Workspace) -> Status {
+  machine.run(0, [&](Runtime&, Workspace) -> Status {
     for (int64_t g = 0; g < w.shape(0); ++g) {
       StoredMatrix m;
       m.data = reinterpret_cast<const std::byte*>(data + g * packed->n * packed->k);
@@ -29,7 +29,7 @@ std::shared_ptr<PackedGroups> pack_groups(Machine& machine, const py::array& w,
       m.k = m.stride_n = packed->k;
       SLUICE_ASSIGN_OR_RETURN(
           PackedMatrix one,
-          pack_matrix(r.device(), m, bf16 ? WeightFormat::kBF16 : WeightFormat::kF32, {}));
+          pack_matrix(machine.storage(), m, bf16 ? WeightFormat::kBF16 : WeightFormat::kF32, {}));
       packed->matrices.push_back(std::move(one));
     }
     return ok_status();

@@ -1,4 +1,5 @@
 // The one runtime behind the module, and the lock that lets Python threads take turns on its pool.
+// Packed weights outlive a change of its threads: their memory is another runtime's, which stays.
 #pragma once
 
 #include <mutex>
@@ -15,6 +16,8 @@ class Machine {
     const std::lock_guard lock(mutex_);
     runtime_ = require(Runtime::create({.threads = threads}));
   }
+  // Where packed weights lie; for a body that run() calls.
+  Device& storage() { return storage_->device(); }
   // Calls body(runtime, workspace of `bytes`) without the interpreter's lock.
   template <class Body>
   void run(size_t bytes, const Body& body) {
@@ -38,12 +41,15 @@ class Machine {
     if (runtime_ == nullptr) {
       SLUICE_ASSIGN_OR_RETURN(runtime_, Runtime::create({}));
     }
+    if (storage_ == nullptr) {
+      SLUICE_ASSIGN_OR_RETURN(storage_, Runtime::create({.threads = 1}));
+    }
     SLUICE_ASSIGN_OR_RETURN(Buffer scratch, runtime_->device().allocate(bytes, "workspace"));
     return body(*runtime_, Workspace{scratch.data(), scratch.bytes()});
   }
 
   std::mutex mutex_;
-  std::unique_ptr<Runtime> runtime_;
+  std::unique_ptr<Runtime> storage_, runtime_;
 };
 
 }  // namespace sluice::python

@@ -19,6 +19,7 @@ PYBIND11_MODULE(sluice_ops, m) {
       "isa", [] { return std::string(sluice::isa_name(machine.runtime().isa())); },
       "The code path in use (SLUICE_ISA forces one).");
   add_routing(m, machine);
+  add_permute(m, machine);
   add_experts(m, machine);
   add_grouped(m, machine);
   add_quant(m, machine);

@@ -7,6 +7,7 @@ namespace sluice::python {
 
 void add_routing(py::module_& m, Machine& machine);
 void add_experts(py::module_& m, Machine& machine);
+void add_permute(py::module_& m, Machine& machine);
 void add_grouped(py::module_& m, Machine& machine);
 void add_quant(py::module_& m, Machine& machine);
 void add_quant_experts(py::module_& m, Machine& machine);

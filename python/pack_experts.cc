@@ -6,11 +6,36 @@
 
 #include "ops/matmul/pack.h"
 #include "ops/matmul/pack_fp8.h"
+#include "ops/matmul/panels.h"
 #include "packed_experts.h"
 #include "quant_arrays.h"
 
 namespace sluice::python {
 namespace {
+
+// Every weight as the products see it, [E, N, K] f32; of gate and up, gate first.
+py::array_t<float> dequantized(const std::vector<PackedMatrix>& matrices) {
+  const int64_t n = matrices.empty() ? 0 : matrices.front().n,
+                k = matrices.empty() ? 0 : matrices.front().k;
+  py::array_t<float> out({static_cast<py::ssize_t>(matrices.size()), static_cast<py::ssize_t>(n),
+                          static_cast<py::ssize_t>(k)});
+  float* to = out.mutable_data();
+  const py::gil_scoped_release release;
+  std::vector<float> panel(static_cast<size_t>(k) * 16);
+  for (const PackedMatrix& m : matrices) {
+    const bool glu = m.layout == WeightLayout::kGluPanel16;
+    const int64_t panels = glu ? 2 * ceil_div(n / 2, 16) : ceil_div(n, 16);
+    for (int64_t p = 0; p < panels; ++p) {
+      unpack_panel(m, p, panel.data());
+      const PanelColumns at = panel_columns(n, glu, p);
+      for (int64_t c = 0; c < at.count; ++c)
+        for (int64_t i = 0; i < k; ++i)
+          to[(at.first + c) * k + i] = panel[static_cast<size_t>(i * 16 + c)];
+    }
+    to += n * k;
+  }
+  return out;
+}
 
 WeightFormat format_named(const std::string& name) {
   std::string names;
@@ -137,8 +162,8 @@ void pack_each(Machine& machine, int64_t experts, PackedExperts& packed, const G
   machine.run(0, [&](Runtime& r, Workspace) -> Status {
     const IntPacking how{.pool = &r.pool()};
     for (size_t e = 0; e < static_cast<size_t>(experts); ++e) {
-      SLUICE_ASSIGN_OR_RETURN(PackedMatrix up, gate_up(r.device(), how, e));
-      SLUICE_ASSIGN_OR_RETURN(PackedMatrix back, down(r.device(), how, e));
+      SLUICE_ASSIGN_OR_RETURN(PackedMatrix up, gate_up(machine.storage(), how, e));
+      SLUICE_ASSIGN_OR_RETURN(PackedMatrix back, down(machine.storage(), how, e));
       packed.gate_up.push_back(std::move(up));
       packed.down.push_back(std::move(back));
     }
@@ -258,6 +283,12 @@ void add_pack_experts(py::module_& m, Machine& machine) {
       m, "PackedExperts", "The weights of an expert layer in the form that the kernels stream.")
       .def_property_readonly("num_experts", [](const PackedExperts& w) { return w.down.size(); })
       .def_property_readonly("nbytes", &PackedExperts::bytes)
+      .def(
+          "dequantize",
+          [](const PackedExperts& w) {
+            return py::make_tuple(dequantized(w.gate_up), dequantized(w.down));
+          },
+          "w1 [E, 2I, D], gate first, and w2 [E, D, I] as f32: what the codes stand for.")
       .def_property_readonly("format", [](const PackedExperts& w) {
         return std::string(weight_format_name(w.format));
       });

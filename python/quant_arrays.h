@@ -19,7 +19,7 @@ struct Rows {
   Rows(const py::array& a, const char* name) {
     require_rows(a, name, 2);
     rows = a.shape(0), cols = a.shape(1);
-    const int64_t stride = rows > 1 ? a.strides(0) / a.itemsize() : cols;
+    const int64_t stride = row_stride(a, name);
     if (is_bf16(a)) {
       half = {static_cast<const bf16*>(a.data()), rows, cols, stride};
     } else if (is_f16(a)) {

@@ -32,11 +32,11 @@ std::vector<QuantWeights> pack_all(Machine& machine, StoredQuant stored,
                                    size_t experts) {
   std::vector<QuantWeights> packed(experts);
   const size_t each = codes.size() / experts, scales_each = scales.size() / experts;
-  machine.run(0, [&](Runtime& r, Workspace) -> Status {
+  machine.run(0, [&](Runtime&, Workspace) -> Status {
     for (size_t e = 0; e < experts; ++e) {
       stored.codes = codes.subspan(e * each, each);
       stored.scales = scales.subspan(e * scales_each, scales_each);
-      SLUICE_ASSIGN_OR_RETURN(packed[e], pack_quant_weights(r.device(), stored));
+      SLUICE_ASSIGN_OR_RETURN(packed[e], pack_quant_weights(machine.storage(), stored));
     }
     return ok_status();
   });
@@ -233,13 +233,14 @@ py::array_t<float> fused_quant_experts(Machine& machine, const py::array& x,
                                        bool group_scales) {
   const Rows rows(x, "hidden_states");
   require_rows(ids, "topk_ids", 2);
+  require_same_shape(weights, "topk_weights", ids, "topk_ids");
   const std::span<const int32_t> all_ids = values<int32_t>(ids, "topk_ids");
   const std::span<const float> all_weights = values<float>(weights, "topk_weights");
   const int64_t k = ids.shape(1);
   if (rows.cols != w.d)
     throw py::value_error(fmt::format("hidden_states: D: expected {}, got {}", w.d, rows.cols));
-  if (ids.shape(0) != rows.rows || all_ids.size() != all_weights.size())
-    throw py::value_error("topk_ids, topk_weights: expected [T, K] each");
+  if (ids.shape(0) != rows.rows)
+    throw py::value_error(fmt::format("topk_ids: T: expected {}, got {}", rows.rows, ids.shape(0)));
   const auto up = pointers(w.up), down = pointers(w.down);
   const QuantExpertsArgs args =
       layer_args(w, up, down, smooth_up, smooth_down, dtype, group_scales);

@@ -63,6 +63,16 @@ py::tuple topk_sigmoid(Machine& machine, const py::array& gating, int64_t k, boo
   return py::make_tuple(out.weights, out.ids);
 }
 
+py::tuple topk_softplus_sqrt(Machine& machine, const py::array& gating, int64_t k, bool renormalize,
+                             float scale, const py::object& bias) {
+  RouteRule rule;
+  rule.score = RouteScore::kSqrtSoftplus;
+  rule.renormalise = renormalize;
+  rule.routed_scale = scale;
+  const Routed out = route(machine, gating, k, rule, bias);
+  return py::make_tuple(out.weights, out.ids);
+}
+
 py::tuple grouped_topk(Machine& machine, const py::array& gating, int64_t k, bool renormalize,
                        int64_t groups, int64_t kept, const std::string& scoring,
                        const py::object& bias, float scale, float epsilon) {
@@ -86,6 +96,11 @@ std::span<const int32_t> optional_map(const py::object& o, const char* name) {
   if (o.is_none()) return {};
   return values<int32_t>(o.cast<py::array>(), name);
 }
+void require_experts(std::span<const int32_t> map, int64_t experts, const char* name) {
+  if (!map.empty() && std::ssize(map) != experts)
+    throw py::value_error(
+        fmt::format("{}: expected [num_experts] = [{}], got [{}]", name, experts, map.size()));
+}
 
 // Experts that are here: all, or as many as a map names.
 int64_t local_experts(std::span<const int32_t> map, int64_t global) {
@@ -102,10 +117,11 @@ py::tuple moe_align_block_size(Machine& machine, const py::array& ids, int64_t b
   args.ids = values<int32_t>(ids, "topk_ids");
   args.k = ids.shape(1);
   args.expert_map = optional_map(expert_map, "expert_map");
+  require_experts(args.expert_map, experts, "expert_map");
   args.experts = local_experts(args.expert_map, experts);
   args.block_size = block_size;
   if (block_size < 1 || args.experts < 1)
-    throw py::value_error("block_size, num_experts: expected 1 or more");
+    throw py::value_error("block_size, num_experts, experts of expert_map: expected 1 or more");
   const int64_t capacity = moe_sort_capacity(ids.size(), args.experts, block_size);
   std::vector<int32_t> starts(static_cast<size_t>(args.experts) + 1);
   py::array_t<int32_t> sorted(capacity), blocks(capacity / block_size), padded(1);
@@ -129,14 +145,16 @@ py::tuple moe_sorting(Machine& machine, const py::array& ids, const py::array& w
   args.weights = values<float>(weights, "topk_weights");
   args.k = ids.shape(1);
   args.expert_mask = optional_map(expert_mask, "expert_mask");
+  require_experts(args.expert_mask, experts, "expert_mask");
+  require_same_shape(weights, "topk_weights", ids, "topk_ids");
   args.experts = experts;
   for (const int32_t m : args.expert_mask) args.experts -= m == 0 ? 1 : 0;
   args.block_size = block_size;
   args.form = PairForm::kPacked;
   if (block_size < 1 || args.experts < 1)
-    throw py::value_error("block_size, num_experts: expected 1 or more");
-  int32_t live_tokens = static_cast<int32_t>(ids.shape(0));
-  if (!live.is_none()) live_tokens = live.cast<int32_t>();
+    throw py::value_error("block_size, num_experts, experts of expert_mask: expected 1 or more");
+  auto live_tokens = static_cast<int32_t>(ids.shape(0));
+  if (!live.is_none()) live_tokens = std::clamp(live.cast<int64_t>(), int64_t{0}, ids.shape(0));
   args.live_tokens = &live_tokens;
   const int64_t capacity = moe_sort_capacity(ids.size(), args.experts, block_size);
   std::vector<int32_t> starts(static_cast<size_t>(args.experts) + 1);
@@ -192,6 +210,15 @@ void add_choices(py::module_& m, Machine& machine) {
       py::arg("gating_output"), py::arg("topk"), py::kw_only(), py::arg("renormalize") = false,
       py::arg("correction_bias") = py::none(),
       "The K best logits (or sigmoid + bias), weighted by their sigmoid. Returns weights, ids.");
+  m.def(
+      "topk_softplus_sqrt",
+      [&](const py::array& g, int64_t k, bool renormalize, float scale, const py::object& bias) {
+        return topk_softplus_sqrt(machine, g, k, renormalize, scale, bias);
+      },
+      py::arg("gating_output"), py::arg("topk"), py::kw_only(), py::arg("renormalize") = false,
+      py::arg("routed_scaling_factor") = 1.0f, py::arg("correction_bias") = py::none(),
+      "The K best of sqrt(softplus(logit)) + bias, weighted by the root times the factor.\n"
+      "Returns weights, ids.");
   m.def(
       "grouped_topk",
       [&](const py::array& g, int64_t k, bool renormalize, int64_t groups, int64_t kept,
