@@ -109,11 +109,15 @@ TEST(BenchExperts, RefusesWhatItCannotDo) {
   o = small("bf16");
   o.shape = "64,32,6,7";
   refused(o, "K: expected at most E = 6, got 7");
+  o.shape = "64,32,4097,7";
+  refused(o, "E: expected at most 4096, got 4097");
+  o.shape = "64,32,128,65";
+  refused(o, "K: expected at most 64, got 65");
   o = small("mxfp4");
   o.shape = "64,40,6,2";
   refused(o, "K: expected a multiple of 32, got 40");
   o = small("f32");
-  for (const char* shape : {"64,64,1000000,1", "1000000,1000000,4,2"}) {
+  for (const char* shape : {"100000,1000,4096,1", "1000000,1000000,4,2"}) {
     o.shape = shape;
     refused(o, "half of this machine's memory");
   }

@@ -10,6 +10,7 @@
 
 #include "base/topology.h"
 #include "ops/matmul/pack.h"
+#include "ops/moe_route/kernels.h"
 
 namespace sluice {
 namespace {
@@ -139,6 +140,10 @@ Result<ExpertShape> parse_expert_shape(const std::string& text) {
       return invalid_argument("shape: expected a known name or D,I,E,K, got \"{}\"", text);
     at = next + 1;
   }
+  if (v[2] > kMaxExperts)
+    return invalid_argument("shape: E: expected at most {}, got {}", kMaxExperts, v[2]);
+  if (v[3] > kMaxExpertsPerToken)
+    return invalid_argument("shape: K: expected at most {}, got {}", kMaxExpertsPerToken, v[3]);
   if (v[3] > v[2]) return invalid_argument("shape: K: expected at most E = {}, got {}", v[2], v[3]);
   return ExpertShape{"custom", v[0], v[1], v[2], v[3]};
 }

@@ -2,6 +2,8 @@
 in f64 on the weights that its codes stand for, within derived bounds; rows to their experts and back;
 what is wrong said in a sentence."""
 
+import json
+import re
 import subprocess
 import sys
 
@@ -83,6 +85,10 @@ def layer(request):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_and_mode_on_its_own_weights(layer, name):
+    if name == "mxfp4" and (layer.d % 32 or layer.width % 32):
+        with pytest.raises(ValueError, match="mxfp4: K: expected a multiple of 32"):
+            ops.pack_experts(layer.w1, layer.w2, format=name)
+        return
     packed = ops.pack_experts(layer.w1, layer.w2, format=name)
     w1, w2 = packed.dequantize()
     assert w1.shape == layer.w1.shape and w2.shape == layer.w2.shape
@@ -235,3 +241,30 @@ def test_mistakes_are_sentences():
         ops.moe_align_block_size(layer.ids, 16, 3, numpy.zeros(2, numpy.int32))
     valid = ops.moe_sorting(layer.ids, layer.weights, 3, 16, num_local_tokens=2 ** 40)[3]
     assert valid[1] == layer.tokens
+
+
+@pytest.mark.parametrize("name", ["int4", "int8", "fp8", "mxfp4", "q8_0", "q4_0", "q6_k"])
+def test_pack_reports_the_error_that_numpy_finds(name, program, bundled, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    run = subprocess.run([program, "pack", bundled, "-o", tmp_path / "store", "--weights", name,
+                          "--json"], capture_output=True, text=True, check=True)
+    report = json.loads(run.stdout.splitlines()[-1])
+    stored = safetensors.load_file(bundled / "model.safetensors")
+    layer = "model.layers.2.mlp.experts.%d.%s_proj.weight"
+    w = {side: numpy.stack([stored[layer % (e, side)].float().numpy() for e in range(16)])
+         for side in ("gate", "up", "down")}
+    gate_up = numpy.concatenate([w["gate"], w["up"]], 1)
+    found = ops.pack_experts(gate_up, w["down"], format=name).dequantize()
+    checked = 0
+    for t in report["tensors"]:
+        if not t["name"].startswith("layers.2.") or t["role"] != "experts":
+            continue
+        e = int(re.search(r"experts\.(\d+)", t["name"]).group(1))
+        side = 1 if "down" in t["name"] else 0
+        exact, got = (gate_up, w["down"])[side][e].astype(float), found[side][e].astype(float)
+        want = numpy.linalg.norm(got - exact) / numpy.linalg.norm(exact)
+        assert abs(t["relative_rms_error"] - want) < 1e-6 * want, t["name"]
+        assert abs(t["snr_db"] + 20 * numpy.log10(want)) < 1e-4
+        assert t["bits_per_weight"] == 8 * t["bytes"] / exact.size
+        checked += 1
+    assert checked == 32
