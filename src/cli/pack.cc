@@ -13,7 +13,7 @@ namespace {
 using nlohmann::ordered_json;
 
 Result<WeightFormat> format_of(std::string_view option, const std::string& name) {
-  const Result<WeightFormat> format = store_format_from_name(name);
+  Result<WeightFormat> format = store_format_from_name(name);
   if (!format.ok()) return format.status().annotate(option);
   return format;
 }

@@ -12,10 +12,11 @@ void place_row(std::vector<T>& matrix, int64_t rows, int64_t row, const T* value
 }
 
 template <class T>
-OutputTensor tensor_of(std::string name, const std::vector<T>& data, std::vector<int64_t> shape) {
-  return {.name = std::move(name),
+OutputTensor tensor_of(const std::string& name, const std::vector<T>& data,
+                       const std::vector<int64_t>& shape) {
+  return {.name = name,
           .is_f32 = std::is_same_v<T, float>,
-          .shape = std::move(shape),
+          .shape = shape,
           .data = data.data(),
           .bytes = data.size() * sizeof(T)};
 }
