@@ -290,11 +290,13 @@ struct FewIntRowsBody {
     const int8_t* x =
         q.codes + row * q.padded_k * kHalves<format> + first * kIntGroup + lane % 4 * 8;
     SLUICE_UNROLL
-    for (int half = 0; half < kHalves<format>; ++half, x += q.padded_k) SLUICE_UNROLL
-    for (int g = 0; g < kGroups; ++g) {
-      if (first + g >= o.steps) continue;
-      c.x[half][g][0] = load_as<uint32_t>(x + g * kIntGroup);
-      c.x[half][g][1] = load_as<uint32_t>(x + g * kIntGroup + 4);
+    for (int half = 0; half < kHalves<format>; ++half, x += q.padded_k) {
+      SLUICE_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        if (first + g >= o.steps) continue;
+        c.x[half][g][0] = load_as<uint32_t>(x + g * kIntGroup);
+        c.x[half][g][1] = load_as<uint32_t>(x + g * kIntGroup + 4);
+      }
     }
     SLUICE_UNROLL
     for (int p = 0; p < kPanels; ++p) {

@@ -77,10 +77,15 @@ class MatmulRow : public test::PanelRow {};
 TEST_P(MatmulRow, EqualsTheReference) {
   const bool mxfp4 = GetParam().weight == "mxfp4";
   uint64_t seed = 1;
-  for (const int64_t t : {1, 2, 3, 4, 5, 7, 12, 13, 25, 33})
-    for (const int64_t n : {1, 15, 16, 17, 64, 100})
-      for (const int64_t k : {1, 2, 31, 32, 33, 64, 95, 160}) {
+  const int64_t ts[] = {1, 2, 3, 4, 5, 7, 12, 13, 25, 33}, ns[] = {1, 15, 16, 17, 64, 100},
+                ks[] = {1, 2, 31, 32, 33, 64, 95, 160};
+  for (size_t i = 0; i < std::size(ts); ++i)
+    for (size_t j = 0; j < std::size(ns); ++j)
+      for (size_t l = 0; l < std::size(ks); ++l) {
+        const int64_t t = ts[i], n = ns[j], k = ks[l];
         if (mxfp4 && k % 32 != 0) continue;
+        // Every two sizes meet, not every three; beside itself the reference shows little.
+        if (!mxfp4 && (i + j + l) % (GetParam().isa == Isa::kReference ? 12 : 3) != 0) continue;
         compare(GetParam(),
                 {t, n, k, seed % 2 == 0, seed % 3 == 0, seed % 4 == 0,
                  static_cast<int64_t>(seed % 5), static_cast<int64_t>(seed % 7)},
@@ -97,7 +102,7 @@ TEST_P(MatmulRow, ManyRowsEqualTheReference) {
 
 TEST_P(MatmulRow, RandomShapesEqualTheReference) {
   Random random(77);
-  for (int64_t i = 0; i < test::property_runs(40); ++i) {
+  for (int64_t i = 0; i < test::property_runs(GetParam().isa == Isa::kReference ? 5 : 20); ++i) {
     Problem p;
     p.t = random.between(1, 40);
     p.n = random.between(1, 150);
