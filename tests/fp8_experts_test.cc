@@ -119,22 +119,21 @@ TEST(Fp8Experts, TheEnginesAndTheQuantisedOnesAgree) {
   const std::pair<std::pair<int64_t, int64_t>, std::vector<int32_t>> cases[] = {
       {{256, 128}, {1}},
       {{300, 128}, {3, 0, 40, 2}},
-      {{160, 384}, {17, 150}},
+      {{160, 256}, {17, 140}},
       {{128, 256}, {1, 2, 0, 5, 1, 1, 9, 1, 1, 4, 3, 1, 1, 1, 2, 2, 1, 1, 1, 1}}};
   for (const auto& [shape, counts] : cases) {
     const Layer layer(shape.first, shape.second, counts, random);
     Matrix x(layer.rows(), layer.d, 2);
     x.fill(random);
-    for (const Isa isa : isa_paths())
-      for (const int threads : {1, 2}) {
-        const Context context(isa, threads);
-        Matrix got(layer.rows(), layer.d), want(layer.rows(), layer.d);
-        const Status status = layer.engine(context, x.view(), got);
-        ASSERT_TRUE(status.ok()) << status.message();
-        const Status quantised = layer.quantised(context, x.view(), want);
-        ASSERT_TRUE(quantised.ok()) << quantised.message();
-        EXPECT_TRUE(same_bits(got.view(), want.view())) << isa_name(isa) << " D = " << layer.d;
-      }
+    for (const Isa isa : isa_paths()) {
+      const Context context(isa, isa == Isa::kReference ? 0 : 2);
+      Matrix got(layer.rows(), layer.d), want(layer.rows(), layer.d);
+      const Status status = layer.engine(context, x.view(), got);
+      ASSERT_TRUE(status.ok()) << status.message();
+      const Status quantised = layer.quantised(context, x.view(), want);
+      ASSERT_TRUE(quantised.ok()) << quantised.message();
+      EXPECT_TRUE(same_bits(got.view(), want.view())) << isa_name(isa) << " D = " << layer.d;
+    }
   }
 }
 

@@ -96,7 +96,7 @@ TEST(Fp8Rows, GiveTheBitsOfQuantizeRowsAndQuantMatmul) {
   Random random(6);
   for (const auto& [block_n, block_k] : kBlocks)
     for (const int64_t k : {int64_t{31}, int64_t{128}, int64_t{300}}) {
-      const int64_t n = 150, t = k == 300 ? 140 : 19;
+      const int64_t n = 150, t = k == 300 && block_n == 128 ? 140 : 5;
       const StoredFp8 stored(n, k, block_n, block_k, random);
       const float one = 1;
       StoredQuant quant{QuantLayout::kFp8, stored.codes, stored.scales, n, k, 128};
