@@ -80,6 +80,23 @@ class Page(unittest.TestCase):
         self.assertNotIn("99.00", text)
         self.assertIn("void: the peer took long", text)
 
+    def test_layers_and_packing_in_the_step_have_their_lines(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            ops = [{"op": "norm", "us": 5.0}, {"op": "q_proj", "us": 20.0}, {"op": "k_proj", "us": 10.0},
+                   {"op": "experts", "us": 9000.0}]
+            shape = {"name": "a-shape"}
+            (folder / "d-layer.json").write_text(json.dumps({"runs": [
+                {"shape": shape, "weights": "int4", "dense": "int8", "rows": [{"tokens": 128, "us": 9100.0, "ops": ops}]}]}))
+            (folder / "d-prefused.json").write_text(json.dumps({"runs": [
+                {"shape": shape, "weights": "bf16", "rows": [{"tokens": 1, "us": 2500.0, "raw_us": 50000.0,
+                                                              "raw_ratio": 20.0}]}]}))
+            text = "\n".join(page.step_lines(folder))
+            self.assertEqual(page.step_lines(folder / "none"), [])
+        self.assertIn("128 tokens, experts in int4, the rest in int8: 9.10 ms, most of it in experts 9.00, q_proj "
+                      "0.02, k_proj 0.01", text)
+        self.assertIn("50.0 ms and 2.50 at M = 1 (20 times)", text)
+
 
 if __name__ == "__main__":
     unittest.main()
