@@ -284,6 +284,32 @@ def test_quant_group_gemm_is_exact(formats):
             assert (got.view(numpy.uint32) == want.view(numpy.uint32)).all()
 
 
+# Megablox' quantised gmm: blocks along K, some experts empty. e2m1's doubled values are integers.
+E2M1 = numpy.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12])
+
+
+@pytest.mark.parametrize("block", [64, 128, 256, 512, 1024])
+@pytest.mark.parametrize("kind", ["int8", "int4_rows", "e2m1"])
+def test_grouped_gemm_with_blocks(kind, block):
+    experts, rows, k, n = 16, 128, 1024, 512
+    rng = numpy.random.default_rng(block)
+    counts = numpy.bincount(rng.integers(0, 12, rows), minlength=experts).astype(numpy.int32)
+    layout = "int8" if kind == "e2m1" else kind
+    up = Side(rng, experts, 2 * k, n, layout, -1, True)
+    down = Side(rng, experts, n, k, layout, block, True)
+    if kind == "e2m1":
+        down.codes = E2M1[rng.integers(0, 16, down.codes.shape)].astype(numpy.int32)
+    packed = ops.pack_quant_experts(up.packed(), up.scale_bits, down.packed(), down.scale_bits,
+                                    up_layout=layout, down_layout=layout, down_group_size=block)
+    codes = rng.integers(-128, 128, (rows, k)).astype(numpy.int8)
+    scales = rng.uniform(0.001, 0.1, (rows, 1)).astype(F32)
+    got = ops.quant_group_gemm(codes, scales, counts, packed, side="down", dtype="float32")
+    starts = numpy.concatenate([[0], numpy.cumsum(counts)])
+    want = [down.product(codes[a:b], scales[a:b], e)
+            for e, (a, b) in enumerate(zip(starts, starts[1:]))]
+    assert (got == numpy.concatenate(want)).all() and (counts == 0).any()
+
+
 @pytest.mark.parametrize("counts,experts", [
     ([3, 0, 5, 4], 4), ([2, 1, 0, 3, 4, 0, 5, 2], 8), ([2, 1, 0, 3] + [0] * 380, 384), ([0, 0], 2)])
 def test_counts_of_upstream(counts, experts):
