@@ -23,10 +23,7 @@ std::shared_ptr<PackedGroups> pack_groups(Machine& machine, const py::array& w,
   const float* data = contiguous<float>(w, "rhs");
   machine.run(0, [&](Runtime&, Workspace) -> Status {
     for (int64_t g = 0; g < w.shape(0); ++g) {
-      StoredMatrix m;
-      m.data = reinterpret_cast<const std::byte*>(data + g * packed->n * packed->k);
-      m.n = packed->n;
-      m.k = m.stride_n = packed->k;
+      const StoredMatrix m = stored_rows(data + g * packed->n * packed->k, packed->n, packed->k);
       SLUICE_ASSIGN_OR_RETURN(
           PackedMatrix one,
           pack_matrix(machine.storage(), m, bf16 ? WeightFormat::kBF16 : WeightFormat::kF32, {}));

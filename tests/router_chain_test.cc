@@ -114,10 +114,7 @@ TEST_P(RouterChain, EqualsTheEagerChainFromTheResidualStream) {
     const std::vector<float> row = drawn(50000 + e, kD, 0, 0x1p-17f);
     proj.insert(proj.end(), row.begin(), row.end());
   }
-  StoredMatrix stored;
-  stored.data = reinterpret_cast<const std::byte*>(proj.data());
-  stored.n = kE;
-  stored.k = stored.stride_n = kD;
+  const StoredMatrix stored = stored_rows(proj.data(), kE, kD);
   const auto rows = seeds("chain");
   const auto inputs = golden_.at("chain.input").as<uint16_t>();
   const auto logits_bits = golden_.at("chain.logits").as<uint16_t>();

@@ -24,24 +24,18 @@ constexpr ExpertShape kShapes[] = {
 
 constexpr int64_t kContents = 4;
 
-StoredMatrix stored(const float* w, int64_t n, int64_t k) {
-  StoredMatrix m;
-  m.data = reinterpret_cast<const std::byte*>(w);
-  m.n = n;
-  m.k = m.stride_n = k;
-  return m;
-}
 // Times do not depend on how well the codes are chosen.
 constexpr IntPacking kFast = {.rounding = IntRounding::kNearest};
 
 template <WeightFormat format>
 Result<PackedMatrix> pack_float_glu(Device& device, const float* gate, const float* up,
                                     int64_t width, int64_t d) {
-  return sluice::pack_glu(device, stored(gate, width, d), stored(up, width, d), format, kFast);
+  return sluice::pack_glu(device, stored_rows(gate, width, d), stored_rows(up, width, d), format,
+                          kFast);
 }
 template <WeightFormat format>
 Result<PackedMatrix> pack_float(Device& device, const float* w, int64_t n, int64_t k) {
-  return pack_matrix(device, stored(w, n, k), format, kFast);
+  return pack_matrix(device, stored_rows(w, n, k), format, kFast);
 }
 
 template <WeightFormat format>

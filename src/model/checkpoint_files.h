@@ -22,6 +22,12 @@ inline std::string golden_dir(const std::string& name) {
   return std::string(SLUICE_SOURCE_DIR) + "/tests/goldens/models/" + name;
 }
 
+inline nlohmann::json golden_config(const std::string& name) {
+  auto config = read_json_file(golden_dir(name) + "/config.json");
+  EXPECT_TRUE(config.ok()) << config.status().message();
+  return std::move(config).value();
+}
+
 struct CheckpointTensor {
   DType dtype = DType::kBF16;
   std::vector<int64_t> shape;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "model/checkpoint_files.h"
 #include "model/config.h"
 #include "model/model.h"
 #include "weights/test_files.h"
@@ -12,13 +13,6 @@ namespace sluice {
 namespace {
 
 using nlohmann::json;
-
-json golden(const std::string& name) {
-  auto config = read_json_file(std::string(SLUICE_SOURCE_DIR) + "/tests/goldens/models/" + name +
-                               "/config.json");
-  EXPECT_TRUE(config.ok()) << config.status().message();
-  return std::move(config).value();
-}
 
 void expect_refused(const json& config, const std::string& why) {
   const auto out = parse_model_config(config, "here/config.json");
@@ -45,7 +39,7 @@ TEST(Config, EveryNumberIsValidated) {
         "swiglu_limit"}}};
   for (const auto& [name, fields] : numbers) {
     for (const std::string& field : fields) {
-      const json good = golden(name);
+      const json good = golden_config(name);
       ASSERT_TRUE(good.contains(field)) << name << " " << field;
       for (const json& bad : {json("8"), json(-1), json(0), json(1e30), json::array({8}),
                               json::object(), json(true)}) {
@@ -64,7 +58,7 @@ TEST(Config, EveryNumberIsValidated) {
   for (const char* field :
        {"hidden_size", "vocab_size", "num_hidden_layers", "num_attention_heads",
         "max_position_embeddings", "num_experts_per_tok", "moe_intermediate_size"}) {
-    json c = golden("qwen3moe-a");
+    json c = golden_config("qwen3moe-a");
     c[field] = nullptr;
     expect_refused(c, fmt::format("{}: expected an integer", field));
     c.erase(field);
@@ -89,7 +83,7 @@ TEST(Config, AnythingInAnyField) {
                       3000000000u};
   for (const char* name :
        {"qwen3moe-a", "qwen3moe-b", "gemma4-a", "gemma4-b", "gptoss-a", "gptoss-b"}) {
-    const json good = golden(name);
+    const json good = golden_config(name);
     const json flat = good.flatten();
     for (const auto& pointer : flat.items()) {
       // The field itself, and every object on the way to it.
@@ -110,7 +104,7 @@ TEST(Config, AnythingInAnyField) {
 
 TEST(Config, WhatIsRefused) {
   const auto with = [](const char* name, const char* field, json value) {
-    json c = golden(name);
+    json c = golden_config(name);
     c[field] = std::move(value);
     return c;
   };
@@ -149,7 +143,7 @@ TEST(Config, WhatIsRefused) {
   expect_refused(with("gemma4-b", "use_bidirectional_attention", "all"),
                  "use_bidirectional_attention");
   expect_refused(with("gemma4-b", "hidden_size_per_layer_input", 256), "per-layer embeddings");
-  json c = golden("gemma4-b");
+  json c = golden_config("gemma4-b");
   c.erase("hidden_size_per_layer_input");
   expect_refused(c, "per-layer embeddings");  // absent means 256
   expect_refused(with("gemma4-b", "num_kv_shared_layers", 2), "share keys");
@@ -172,7 +166,7 @@ TEST(Config, Files) {
     EXPECT_NE(out.status().message().find(why), std::string::npos) << out.status().message();
   };
   refused("No such file");
-  const std::string good = golden("qwen3moe-a").dump();
+  const std::string good = golden_config("qwen3moe-a").dump();
   write_file(path, good);
   EXPECT_TRUE(read_spec(dir.path()).ok());
   write_file(path, "\xEF\xBB\xBF" + good);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "model/checkpoint_files.h"
 #include "model/footprint.h"
 #include "model/model.h"
 #include "weights/test_files.h"
@@ -16,13 +17,6 @@ namespace {
 
 using nlohmann::json;
 
-json golden(const std::string& name) {
-  auto config = read_json_file(std::string(SLUICE_SOURCE_DIR) + "/tests/goldens/models/" + name +
-                               "/config.json");
-  EXPECT_TRUE(config.ok()) << config.status().message();
-  return std::move(config).value();
-}
-
 ModelConfig parse(const json& config) {
   auto out = parse_model_config(config, "config.json");
   EXPECT_TRUE(out.ok()) << out.status().message();
@@ -30,7 +24,7 @@ ModelConfig parse(const json& config) {
 }
 
 json published_qwen() {
-  json c = golden("qwen3moe-a");
+  json c = golden_config("qwen3moe-a");
   c.update({{"hidden_size", 2048},
             {"num_hidden_layers", 48},
             {"num_attention_heads", 32},
@@ -48,7 +42,7 @@ json published_qwen() {
 }
 
 json published_gpt_oss(int layers, int experts) {
-  json c = golden("gptoss-b");
+  json c = golden_config("gptoss-b");
   c.update({{"hidden_size", 2880},
             {"intermediate_size", 2880},
             {"num_hidden_layers", layers},
@@ -66,7 +60,7 @@ json published_gpt_oss(int layers, int experts) {
 }
 
 json published_gemma() {
-  json c = golden("gemma4-a");
+  json c = golden_config("gemma4-a");
   json& t = c["text_config"];
   t.update({{"hidden_size", 2816},
             {"num_hidden_layers", 30},
@@ -133,7 +127,7 @@ TEST(Rope, ProportionalTurnsTheFirstPairsOverTheWholeHead) {
 }
 
 TEST(Config, Qwen) {
-  const ModelSpec s = parse(golden("qwen3moe-b")).spec;
+  const ModelSpec s = parse(golden_config("qwen3moe-b")).spec;
   EXPECT_EQ(s.model_type, "qwen3_moe");
   EXPECT_TRUE(s.tied_head);
   EXPECT_TRUE(s.layers[1].dense && !s.layers[1].moe);
@@ -145,7 +139,7 @@ TEST(Config, Qwen) {
   EXPECT_EQ(s.eos_ids, std::vector<int32_t>{319});
   EXPECT_EQ(s.bos_id, 317);
   EXPECT_EQ(s.kv_groups.size(), 1u);
-  json c = golden("qwen3moe-a");
+  json c = golden_config("qwen3moe-a");
   c["decoder_sparse_step"] = 2;
   for (const char* name : {"head_dim", "norm_topk_prob", "rope_theta", "eos_token_id"})
     c.erase(name);
@@ -170,7 +164,7 @@ TEST(Config, QwenLongContextByConfig) {
 }
 
 TEST(Config, NewDialectMeansTheSame) {
-  json old = golden("qwen3moe-a"), c = old;
+  json old = golden_config("qwen3moe-a"), c = old;
   c.erase("rope_theta");
   c.erase("rope_scaling");
   c.erase("torch_dtype");
@@ -182,7 +176,7 @@ TEST(Config, NewDialectMeansTheSame) {
   c["rope_parameters"] = {{"full_attention", c["rope_parameters"]}};
   EXPECT_EQ(parse(c).spec.ropes[0].inv_freq, parse(old).spec.ropes[0].inv_freq);
 
-  json g = golden("gemma4-a"), h = g;
+  json g = golden_config("gemma4-a"), h = g;
   json& t = h["text_config"];
   t.erase("global_head_dim");
   t.erase("num_global_key_value_heads");
@@ -199,7 +193,8 @@ TEST(Config, NewDialectMeansTheSame) {
 }
 
 TEST(Config, Gemma) {
-  const ModelSpec a = parse(golden("gemma4-a")).spec, b = parse(golden("gemma4-b")).spec;
+  const ModelSpec a = parse(golden_config("gemma4-a")).spec,
+                  b = parse(golden_config("gemma4-b")).spec;
   EXPECT_EQ(a.model_type, "gemma4");
   EXPECT_EQ(b.model_type, "gemma4");
   EXPECT_EQ(a.eos_ids, (std::vector<int32_t>{1, 106}));
@@ -226,7 +221,7 @@ TEST(Config, Gemma) {
   EXPECT_EQ(a.kv_groups[0].layers, (std::vector<int>{0, 1, 2, 3, 4}));
   EXPECT_EQ(a.layers[3].attention.kv_layer, 3);
   // num_global_key_value_heads counts only with K = V.
-  json c = golden("gemma4-b");
+  json c = golden_config("gemma4-b");
   c["num_global_key_value_heads"] = 3;
   c["num_key_value_heads"] = 1;
   EXPECT_EQ(parse(c).spec.layers[2].attention.kv_heads, 1);
@@ -238,7 +233,7 @@ TEST(Config, Gemma) {
 }
 
 TEST(Config, GptOss) {
-  const ModelSpec s = parse(golden("gptoss-a")).spec;
+  const ModelSpec s = parse(golden_config("gptoss-a")).spec;
   const MoeSpec& moe = *s.layers[0].moe;
   EXPECT_EQ(moe.activation.kind, ActivationKind::kSwigluOai);
   EXPECT_EQ(moe.activation.alpha, 1.702f);
@@ -251,7 +246,7 @@ TEST(Config, GptOss) {
   EXPECT_EQ(s.eps, 1e-5f);
   EXPECT_EQ(s.ropes.size(), 1u);  // both layer types turn alike
   // What is absent means the published model.
-  json c = golden("gptoss-a");
+  json c = golden_config("gptoss-a");
   for (const char* name : {"rope_scaling", "rope_theta", "layer_types", "swiglu_limit"})
     c.erase(name);
   c["head_dim"] = 64;

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "base/fp.h"
+#include "model/checkpoint_files.h"
 #include "ops/matmul/pack.h"
 
 namespace sluice {
@@ -15,10 +16,6 @@ namespace {
 
 const char* const kCases[] = {"qwen3moe-a", "qwen3moe-b", "gemma4-a",
                               "gemma4-b",   "gptoss-a",   "gptoss-b"};
-
-std::string golden_dir(const std::string& name) {
-  return std::string(SLUICE_SOURCE_DIR) + "/tests/goldens/models/" + name;
-}
 
 std::unique_ptr<Runtime> runtime() {
   auto r = Runtime::create({.threads = 2});

@@ -207,10 +207,8 @@ TEST_P(StoreOf, GgufFormatsAreWhatPackingMakesOfTheWeights) {
       std::vector<float> values;
       for (int64_t n = 0; n < exact.n; ++n)
         for (int64_t k = 0; k < exact.k; ++k) values.push_back(packed_element(exact, n, k));
-      StoredMatrix stored{.data = reinterpret_cast<const std::byte*>(values.data())};
-      stored.n = exact.n;
-      stored.k = stored.stride_n = exact.k;
-      const PackedMatrix want = pack_matrix(*device, stored, format).value();
+      const PackedMatrix want =
+          pack_matrix(*device, stored_rows(values.data(), exact.n, exact.k), format).value();
       for (int64_t n = 0; n < exact.n; ++n)
         for (int64_t k = 0; k < exact.k; ++k)
           ASSERT_EQ(packed_element(got, n, k), packed_element(want, n, k));
@@ -369,8 +367,7 @@ TEST(Store, PanelLayoutsAreWhatTheirIdSays) {
   std::vector<float> values(33 * 600);
   for (size_t i = 0; i < values.size(); ++i)
     values[i] = static_cast<float>(static_cast<int>(i * 2654435761u >> 20 & 1023) - 512) / 256;
-  StoredMatrix w{.data = reinterpret_cast<const std::byte*>(values.data()), .n = 33, .k = 600};
-  w.stride_n = 600;
+  const StoredMatrix w = stored_rows(values.data(), 33, 600);
   std::map<std::string, uint64_t> sums;
   const auto add = [&](const std::string& name, const Result<PackedMatrix>& m) {
     ASSERT_TRUE(m.ok()) << m.status().message();

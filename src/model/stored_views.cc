@@ -106,8 +106,7 @@ Result<PackedMatrix> repack_blocks(Device& device, const ResolvedRule& r, int64_
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < k; ++j)
       values[static_cast<size_t>(i * k + j)] = packed_element(stored, i, j);
-  StoredMatrix all{.data = reinterpret_cast<const std::byte*>(values.data()), .n = n, .k = k};
-  all.stride_n = k;
+  const StoredMatrix all = stored_rows(values.data(), n, k);
   if (!r.rule->glu) return pack_matrix(device, all, format, how);
   StoredMatrix gate = all, up = all;
   gate.n = up.n = n / 2;

@@ -61,10 +61,7 @@ TEST_F(BlockGolden, ChosenCodesAreThoseOfTheQuantiser) {
     const std::string_view name = weight_format_name(format);
     const TensorView *weights = find(name, "weights"), *quantized = find(name, "quantized");
     ASSERT_TRUE(weights != nullptr && quantized != nullptr) << name;
-    StoredMatrix stored;
-    stored.data = weights->data;
-    stored.n = weights->shape[0];
-    stored.k = stored.stride_n = weights->shape[1];
+    const StoredMatrix stored = stored_rows(weights->data, weights->shape[0], weights->shape[1]);
     const PackedMatrix ours = pack_matrix(*device_, stored, format).value();
     const PackedMatrix theirs =
         pack_stored_blocks(*device_, {format, quantized->data, stored.n, stored.k}).value();
@@ -83,10 +80,7 @@ TEST_F(BlockGolden, ChosenCodesLoseNoMoreThanGgmls) {
     const std::string_view name = weight_format_name(format);
     const TensorView *weights = find(name, "weights"), *theirs = find(name, "ggml_values");
     ASSERT_TRUE(weights != nullptr && theirs != nullptr) << name;
-    StoredMatrix stored;
-    stored.data = weights->data;
-    stored.n = weights->shape[0];
-    stored.k = stored.stride_n = weights->shape[1];
+    const StoredMatrix stored = stored_rows(weights->data, weights->shape[0], weights->shape[1]);
     const PackedMatrix ours = pack_matrix(*device_, stored, format).value();
     const auto value = [&](const TensorView* of, int64_t i) {
       float v = 0;

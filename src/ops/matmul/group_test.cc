@@ -245,9 +245,7 @@ TEST(Blocks, RefuseWhatTheyCannotPack) {
   EXPECT_EQ(infinite.code(), StatusCode::kDataLoss);
   EXPECT_TRUE(refused(infinite, "row N = 1"));
   std::vector<float> huge(32, 1e9f);
-  StoredMatrix m;
-  m.data = reinterpret_cast<const std::byte*>(huge.data());
-  m.n = 1, m.k = m.stride_n = 32;
+  const StoredMatrix m = stored_rows(huge.data(), 1, 32);
   EXPECT_TRUE(refused(pack_matrix(*device, m, WeightFormat::kQ4_0).status(), "overflows f16"));
   huge[3] = NAN;
   EXPECT_TRUE(refused(pack_matrix(*device, m, WeightFormat::kQ8_0).status(), "(0, 3) is nan"));

@@ -207,7 +207,7 @@ std::vector<float> shown_codes(WeightFormat format, const std::vector<float>& ro
   const float v = format == WeightFormat::kInt4 ? -8 * 15 : 127;  // scale 1
   std::vector<float> w(4 * 4, 0.0f);
   for (size_t i = 0; i < 4; ++i) w[i * 4 + i] = v;
-  const StoredMatrix stored{DType::kF32, reinterpret_cast<const std::byte*>(w.data()), 4, 4, 4};
+  const StoredMatrix stored = stored_rows(w.data(), 4, 4);
   const IntPacking how = {.rounding = IntRounding::kNearest};
   const PackedMatrix packed = pack_matrix(*device, stored, format, how).value();
   Matrix x(1, 4), out(1, 4);

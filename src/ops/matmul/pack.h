@@ -25,6 +25,10 @@ struct StoredMatrix {
   const float* scale = nullptr;
   int64_t scale_block_n = 1, scale_block_k = 1, scale_cols = 0;
 };
+// f32 rows [N, K] that follow each other.
+inline StoredMatrix stored_rows(const void* w, int64_t n, int64_t k) {
+  return {.data = static_cast<const std::byte*>(w), .n = n, .k = k, .stride_n = k};
+}
 // MXFP4 as gpt-oss stores it: blocks [N, K/32, 16] bytes (low nibble = even k), scales [N, K/32].
 // Row n is the (n * row_step)th of both.
 struct StoredMxfp4 {

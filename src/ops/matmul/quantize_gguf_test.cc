@@ -21,10 +21,7 @@ constexpr WeightFormat kFormats[] = {
 // Column 0 of a panel of one column, [k] values of w.
 PackedMatrix pack_column(const std::vector<float>& w, WeightFormat format, IntRounding rounding) {
   static const std::unique_ptr<Device> device = make_cpu_device();
-  StoredMatrix stored;
-  stored.data = reinterpret_cast<const std::byte*>(w.data());
-  stored.n = 1;
-  stored.k = stored.stride_n = std::ssize(w);
+  const StoredMatrix stored = stored_rows(w.data(), 1, std::ssize(w));
   return pack_matrix(*device, stored, format, {.rounding = rounding}).value();
 }
 
@@ -129,11 +126,7 @@ TEST(QuantizeGguf, RefusesWhatHalfPrecisionCannotHold) {
     for (const float v : {1e30f, -3e38f, NAN, -INFINITY}) {
       std::vector<float> w(64, 1.0f);
       w[5] = v;
-      StoredMatrix stored;
-      stored.data = reinterpret_cast<const std::byte*>(w.data());
-      stored.n = 1;
-      stored.k = stored.stride_n = 64;
-      const Status status = pack_matrix(*device, stored, format).status();
+      const Status status = pack_matrix(*device, stored_rows(w.data(), 1, 64), format).status();
       ASSERT_FALSE(status.ok()) << weight_format_name(format) << " " << v;
       const std::string_view word = std::isfinite(v) ? "overflows f16" : "element (N, K) = (0, 5)";
       EXPECT_NE(status.message().find(word), std::string::npos) << status.message();

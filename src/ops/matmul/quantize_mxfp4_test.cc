@@ -88,8 +88,7 @@ TEST(QuantizeMxfp4, PanelsReadBackAndBadInputIsRefused) {
   const auto device = make_cpu_device();
   std::vector<float> values(42 * 96);
   for (float& v : values) v = random.normal();
-  const StoredMatrix all{
-      .data = reinterpret_cast<const std::byte*>(values.data()), .n = 42, .k = 96, .stride_n = 96};
+  const StoredMatrix all = stored_rows(values.data(), 42, 96);
   StoredMatrix gate = all, up = all;  // every other row, as gpt-oss has them
   gate.n = up.n = 21;
   gate.stride_n = up.stride_n = 192;

@@ -170,8 +170,8 @@ TEST(MatmulReference, IsWithinItsToleranceOfF64) {
 float sum_of(Arith arith, std::vector<float> w) {
   Context context(detect_isa());
   w.resize(64, 0.0f);
-  const StoredMatrix stored{DType::kF32, reinterpret_cast<const std::byte*>(w.data()), 1, 64, 64};
-  const PackedMatrix packed = pack_matrix(*context.device, stored, WeightFormat::kBF16).value();
+  const PackedMatrix packed =
+      pack_matrix(*context.device, stored_rows(w.data(), 1, 64), WeightFormat::kBF16).value();
   Matrix x(1, 64), out(1, 1);
   for (int64_t k = 0; k < 64; ++k) x.at(0, k) = 1.0f;
   MatmulArgs args;

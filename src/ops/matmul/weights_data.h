@@ -23,13 +23,7 @@ struct StoredValues {
       : n(n_), k(k_), values(static_cast<size_t>(n_ * k_)) {
     for (float& v : values) v = rough ? random.rough() : random.normal();
   }
-  StoredMatrix view() const {
-    StoredMatrix m;
-    m.data = reinterpret_cast<const std::byte*>(values.data());
-    m.n = n;
-    m.k = m.stride_n = k;
-    return m;
-  }
+  StoredMatrix view() const { return stored_rows(values.data(), n, k); }
   int64_t n, k;
   std::vector<float> values;
 };
