@@ -1,6 +1,8 @@
 """The peer comparison's statistics and refusals, with co-processes that only pretend to compute."""
+import contextlib
 import importlib.machinery
 import importlib.util
+import io
 import json
 import math
 import os
@@ -224,6 +226,18 @@ class Table(unittest.TestCase):
             types = self.run.LLAMA_TYPES if case.peer == "llama.cpp" else self.run.KT_TYPES
             self.assertLessEqual(set(case.weights.split()), set(types), command)
             self.assertLessEqual(set(case.shape.split()), set(self.run.SHAPES), command)
+
+    def test_options_that_nothing_could_be_measured_with_are_sentences(self):
+        for option, value, sentence in (
+                ("--shape", "foo", "or D,I,E,K, got 'foo'"), ("--shape", "64,32,4", "or D,I,E,K"),
+                ("--shape", "64,32,4,5", "K: expected at most E = 4, got 5"),
+                ("--tokens", "1,0", "expected a whole number of 1 or more, got '0'"),
+                ("--pairs", "0", "1 or more"), ("--threads", "-1", "1 or more"),
+                ("--bytes", "1e6", "expected 1e8 or more")):
+            said = io.StringIO()
+            with self.assertRaises(SystemExit), contextlib.redirect_stderr(said):
+                self.run.make_parser().parse_args(["experts", f"{option}={value}"])
+            self.assertIn(sentence, said.getvalue())
 
     def test_what_is_measured_by_this_build_is_not_measured_again(self):
         parser = self.run.make_parser()
