@@ -27,7 +27,7 @@ requires(is_int_format(format) || is_block_format(format)) class PanelTiles<Mach
   const std::byte* data() const { return slots_[0][0]; }
   int64_t next_panel() const { return kPieceSteps * kTileBytes; }
   template <int Panels>
-  SLUICE_SIMD_INLINE void work() {}
+  SLUICE_SIMD_INLINE void work(const std::byte*) {}
 
  private:
   const PanelProduct& product_;

@@ -11,8 +11,8 @@
 namespace sluice::simd {
 
 // How far ahead of its use a line of weights is asked for. On a Xeon with AMX, Qwen3's q4_0 layer
-// at M = 1, 4 and 16, in ms of one run: 0.92, 3.3 and 9.7; from 4 KiB ahead 0.97, 3.8 and 11.9.
-inline constexpr int64_t kGroupPrefetch = 3072;
+// at M = 16, in ms of one run: 8.03; from 1 KiB ahead 8.40, from 3 KiB 8.43.
+inline constexpr int64_t kGroupPrefetch = 2048;
 
 // Values outside a signed byte's positive half: W may have to take them with their sign.
 constexpr bool wide_levels(WeightFormat format) {

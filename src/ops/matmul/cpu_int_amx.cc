@@ -29,6 +29,11 @@ constexpr Pick kPick = make_pick();
 struct Machine {
   using Tiles = V::Tiles;
   SLUICE_SIMD_INLINE static void prefetch(const std::byte* p) { V::prefetch(p); }
+  SLUICE_SIMD_INLINE static void prefetch_l2(const std::byte* p) { V::prefetch_l2(p); }
+  SLUICE_SIMD_INLINE static void prefetch_lines(const std::byte* tile) {
+#pragma GCC unroll 16
+    for (int line = 0; line < 16; ++line) V::prefetch(tile + line * 64);
+  }
 
   // 8 rows of a tile: multiplier * (code - zero) of 32 k, of group g + half, g even. Unsigned codes
   // times the multiplier stay below 256, so one product of 16-bit lanes makes two of bytes: of the

@@ -11,6 +11,7 @@ struct EmulatedMachine {
   using Tiles = simd::EmulatedTiles;
   static void prefetch(const std::byte*) {}
   static void prefetch_l2(const std::byte*) {}
+  static void prefetch_lines(const std::byte*) {}
   static void round_step(const float* x, int64_t count, uint16_t* out) {
     for (int64_t i = 0; i < 32; ++i) out[i] = i < count ? bf16(x[i]).bits : 0;
   }

@@ -121,7 +121,9 @@ class IntTileProduct {
   template <int Rows, int Count>
   SLUICE_SIMD_INLINE void step_of_two(Tiles& tiles, Panels& panels, Cursor& cursor, const int8_t* a,
                                       int64_t a_next, int64_t s) {
-    tiles.template load<6>(Panels::tile(cursor, 0, s), 64);
+    const std::byte* tile = Panels::tile(cursor, 0, s);
+    tiles.template load<6>(tile, 64);
+    Panels::loaded(tile);
     tiles.template load<4>(a, 64);
     dot<0, 4, 6>(tiles);
     panels.template work<0, Count>(cursor);
@@ -131,7 +133,9 @@ class IntTileProduct {
     }
     panels.template work<1, Count>(cursor);
     if constexpr (Count > 1) {
-      tiles.template load<7>(Panels::tile(cursor, 1, s), 64);
+      tile = Panels::tile(cursor, 1, s);
+      tiles.template load<7>(tile, 64);
+      Panels::loaded(tile);
       dot<2, 4, 7>(tiles);
       panels.template work<2, Count>(cursor);
       if constexpr (Rows > 1) dot<3, 5, 7>(tiles);
