@@ -5,8 +5,8 @@
 
 namespace sluice::simd {
 
-// Eight independent sums hide the latency of an addition. Lines are asked for 1 KiB ahead: on a Xeon
-// with AMX two cores read 32.4 GB/s so, 29.7 on the hardware's prefetchers alone.
+// Eight independent sums hide the latency of an addition. Lines are asked for 1 KiB ahead: on a
+// Xeon with AMX two cores read 32.4 GB/s so, 29.7 on the hardware's prefetchers alone.
 template <class V>
 float probe_sum(const float* data, int64_t count) {
   typename V::F sum[8];
