@@ -93,14 +93,17 @@ class IntTileProduct {
       panels.begin(cursor, block, groups, Count);
       const Block here{block, panel, b, first / 2, (groups + 1) / 2};
       for (int64_t r = 0; r < blocks_; ++r) {
-        if constexpr (kHalves)
-          multiply_block<2, Count>(tiles, panels, cursor, before, here, r);
-        else if (three())
-          multiply_block<3, Count>(tiles, panels, cursor, before, here, r);
-        else if ((first_ + r) * 2 + 1 < rows_.tiles)
-          multiply_block<2, Count>(tiles, panels, cursor, before, here, r);
-        else
-          multiply_block<1, Count>(tiles, panels, cursor, before, here, r);
+        if constexpr (!kHalves) {
+          if (three()) {
+            multiply_block<3, Count>(tiles, panels, cursor, before, here, r);
+            continue;
+          }
+          if ((first_ + r) * 2 + 1 == rows_.tiles) {
+            multiply_block<1, Count>(tiles, panels, cursor, before, here, r);
+            continue;
+          }
+        }
+        multiply_block<2, Count>(tiles, panels, cursor, before, here, r);
       }
       block += format == WeightFormat::kInt4 ? int4_block_bytes(groups) : int8_block_bytes(groups);
     }
@@ -197,7 +200,7 @@ class IntTileProduct {
     scale(pending, pending.rows);
     store<Rows, Count>(tiles, sums_);
     const int64_t row = tile * height, left = product_.row_count - row;
-    constexpr int64_t kRowTiles = kHalves ? 1 : Rows;
+    constexpr int64_t kRowTiles = Rows / int_halves(format);
     const int64_t at = (tile * rows_.blocks + block.index) * height;
     pending.sums = sums_;
     pending.acc = acc_ + r * kAccumulators;
