@@ -148,6 +148,15 @@ TEST(Store, MovesToADevice) {
   ASSERT_TRUE((*device)->device().download(x.data(), a.data, a.bytes, nullptr).ok());
   ASSERT_TRUE((*device)->device().download(y.data(), b.data, b.bytes, nullptr).ok());
   EXPECT_TRUE(x == y);
+
+  // What it has no kernels for, it refuses before the first step.
+  ASSERT_TRUE(pack_store(*runtime(), model, dir / "q4_0", {.weights = WeightFormat::kQ4_0}).ok());
+  const auto q4_0 = load_model(**device, dir / "q4_0", {});
+  ASSERT_FALSE(q4_0.ok());
+  EXPECT_EQ(q4_0.status().code(), StatusCode::kUnimplemented);
+  EXPECT_NE(q4_0.status().message().find("cuda_host has no kernel of arith a8g32 for q4_0 weights"),
+            std::string::npos)
+      << q4_0.status().message();
 }
 
 struct Ran {

@@ -268,6 +268,7 @@ Result<std::unique_ptr<Model>> load_model(Runtime& runtime, const std::string& p
   SLUICE_ASSIGN_OR_RETURN(
       model, load_resolved(runtime, std::move(model), table, resolution, path, options));
   SLUICE_RETURN_IF_ERROR(check_mode(*model, path));
+  SLUICE_RETURN_IF_ERROR(check_kernels(runtime.context().isa, *model, path));
   SLUICE_RETURN_IF_ERROR(apply_profile(runtime.device(), options.profile, *model, path));
   model->load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -200,6 +200,7 @@ Result<std::unique_ptr<Model>> load_packed_store(Runtime& runtime, const std::st
     SLUICE_RETURN_IF_ERROR(layer.moe.bind(runtime.device()));
   SLUICE_RETURN_IF_ERROR(store->health());
   SLUICE_RETURN_IF_ERROR(check_mode(*model, path));
+  SLUICE_RETURN_IF_ERROR(check_kernels(runtime.context().isa, *model, path));
   SLUICE_RETURN_IF_ERROR(apply_profile(runtime.device(), options.profile, *model, path));
   model->weight_bytes = loader.bytes();
   if (on_cpu) model->source = std::move(store);  // asked after every step: the mapping is in use

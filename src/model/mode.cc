@@ -15,6 +15,23 @@ std::string formats_of(Mode mode) {
   return out;
 }
 
+// Every stored matrix whose product follows product_arith: all but the value projection, whose
+// inputs are f32.
+template <class See>
+void for_each_product(const Model& model, See&& see) {
+  const auto stored = [&](const PackedMatrix& w) {
+    if (!w.empty()) see(w);
+  };
+  stored(model.head);
+  for (const LayerWeights& l : model.layers) {
+    for (const PackedMatrix* w :
+         {&l.attention.q, &l.attention.k, &l.attention.o, &l.dense.gate_up, &l.dense.down})
+      stored(*w);
+    for (const PackedMatrix& w : l.moe.gate_up) stored(w);
+    for (const PackedMatrix& w : l.moe.down) stored(w);
+  }
+}
+
 constexpr bool has_bf16_dot(WeightFormat format) {
   return format == WeightFormat::kBF16 || format == WeightFormat::kMXFP4;
 }
@@ -52,22 +69,24 @@ Status check_bf16_dot(Compute compute, Mode mode, const std::set<WeightFormat>& 
 
 Status check_mode(const Model& model, const std::string& path) {
   std::set<WeightFormat> formats, values;  // rows of v's product are never rounded
-  const auto see = [&](const PackedMatrix& w) {
-    if (!w.empty()) formats.insert(w.format);
-  };
-  see(model.head);
-  for (const LayerWeights& l : model.layers) {
-    for (const PackedMatrix* w :
-         {&l.attention.q, &l.attention.k, &l.attention.o, &l.dense.gate_up, &l.dense.down})
-      see(*w);
+  for_each_product(model, [&](const PackedMatrix& w) { formats.insert(w.format); });
+  for (const LayerWeights& l : model.layers)
     if (!l.attention.v.empty()) values.insert(l.attention.v.format);
-    for (const PackedMatrix& w : l.moe.gate_up) see(w);
-    for (const PackedMatrix& w : l.moe.down) see(w);
-  }
   if (model.bf16_dot)
     SLUICE_RETURN_IF_ERROR(check_bf16_dot(model.compute, model.mode, formats, path));
   formats.merge(values);
   return check_mode(model.mode, formats, path);
+}
+
+Status check_kernels(Isa isa, const Model& model, const std::string& path) {
+  Status missing = ok_status();
+  for_each_product(model, [&](const PackedMatrix& w) {
+    const Arith arith = product_arith(w.format, model.compute, model.mode, model.bf16_dot);
+    if (missing.ok() && select_panel_kernel(isa, w.format, arith) == nullptr)
+      missing = unimplemented("{}: {} has no kernel of arith {} for {} weights", path,
+                              isa_name(isa), arith_name(arith), weight_format_name(w.format));
+  });
+  return missing;
 }
 
 }  // namespace sluice

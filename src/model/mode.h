@@ -16,5 +16,7 @@ Status check_bf16_dot(Compute compute, Mode mode, const std::set<WeightFormat>& 
                       const std::string& path);
 // Both for a model's own.
 Status check_mode(const Model& model, const std::string& path);
+// Whether the ISA has a kernel for each of its products; kUnimplemented names one that it lacks.
+Status check_kernels(Isa isa, const Model& model, const std::string& path);
 
 }  // namespace sluice
