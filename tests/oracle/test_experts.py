@@ -3,9 +3,11 @@ contracts (docs/ops.md names ours) and against transformers itself.
 
 Ids are exact, sums in a given order equal bits, floats held to bounds derived here, never to the
 upstreams' own slack (1e-2, 5e-2, 5 % of elements). Shapes are published ones; where memory or time says
-so the number of experts is reduced, and a sample of the tokens is checked: a token does not depend on
-the others, which is checked as well.
+so the number of experts is reduced (SLUICE_WHOLE_SHAPES=1: none is; up to 20 GB), and a sample of the
+tokens is checked: a token does not depend on the others, which is checked as well.
 """
+import os
+
 import numpy
 import pytest
 
@@ -13,6 +15,10 @@ ops = pytest.importorskip("sluice_ops", reason="the Python module is not built")
 torch = pytest.importorskip("torch")
 
 U32, U16 = 2.0 ** -24, 2.0 ** -9  # half an ulp at 1 of f32 and of bf16
+
+
+def whole(published, cut):
+    return published if os.environ.get("SLUICE_WHOLE_SHAPES") == "1" else cut
 
 
 def generator(seed):
@@ -86,13 +92,14 @@ def check(layer, got, rows):
 
 # mixtral-8x7b: S 16, I 14336 cut to 1792 (8 of them are 5.6 GB). Qwen3-30B-A3B and -235B-A22B: T 512, E
 # 128 cut to 16 and 10. Gemma 4 26B-A4B: E 128 cut to 12.
-FUSED = [("mixtral_s16", 16, 8, 2, 4096, 1792, "silu"),
-         ("qwen3_30b_t512", 512, 16, 8, 2048, 768, "silu"),
-         ("qwen3_235b_t512", 512, 10, 8, 4096, 1536, "silu"),
-         ("gemma4_t1", 1, 12, 8, 2816, 704, "gelu_tanh"),
-         ("gemma4_t8", 8, 12, 8, 2816, 704, "gelu_tanh"),
-         ("gemma4_t64", 64, 12, 8, 2816, 704, "gelu_tanh"),
-         ("gemma4_t1024", 1024, 12, 8, 2816, 704, "gelu_tanh")]
+MIXTRAL_I, GEMMA4_E = whole(14336, 1792), whole(128, 12)
+FUSED = [("mixtral_s16", 16, 8, 2, 4096, MIXTRAL_I, "silu"),
+         ("qwen3_30b_t512", 512, whole(128, 16), 8, 2048, 768, "silu"),
+         ("qwen3_235b_t512", 512, whole(128, 10), 8, 4096, 1536, "silu"),
+         ("gemma4_t1", 1, GEMMA4_E, 8, 2816, 704, "gelu_tanh"),
+         ("gemma4_t8", 8, GEMMA4_E, 8, 2816, 704, "gelu_tanh"),
+         ("gemma4_t64", 64, GEMMA4_E, 8, 2816, 704, "gelu_tanh"),
+         ("gemma4_t1024", 1024, GEMMA4_E, 8, 2816, 704, "gelu_tanh")]
 
 
 @pytest.mark.parametrize("name,tokens,experts,k,d,width,activation", FUSED,
@@ -115,7 +122,7 @@ def softmax64(a):
 
 @pytest.fixture(scope="module")
 def mixtral():
-    return Layer(40, 16, 8, 2, 4096, 1792)
+    return Layer(40, 16, 8, 2, 4096, MIXTRAL_I)
 
 
 def test_maxtext_fused_equals_dense_softmax(mixtral):
@@ -151,10 +158,11 @@ def test_maxtext_sparse_matmul_pieces_equal_the_fused_whole(mixtral):
     back = numpy.empty_like(y)
     back[flat] = y
     got = ops.moe_sum(back.reshape(16, 2, -1), mixtral.weights)
-    whole = ops.fused_experts(mixtral.x.numpy(), mixtral.pack(), mixtral.weights, mixtral.ids)
-    # Only silu differs, f64 here: a hidden unit may fall to the other side of a bf16 tie.
-    assert (got == whole).mean() > 0.9
-    assert numpy.abs(got - whole).max() <= 8 * U16 * numpy.abs(whole).max()
+    fused = ops.fused_experts(mixtral.x.numpy(), mixtral.pack(), mixtral.weights, mixtral.ids)
+    # Only silu differs, f64 here: a hidden unit may fall to the other side of a bf16 tie, 1792 of them
+    # for fewer than a tenth of the outputs.
+    assert (got == fused).mean() > 0.9 ** (MIXTRAL_I / 1792)
+    assert numpy.abs(got - fused).max() <= 8 * U16 * numpy.abs(fused).max()
 
 
 @pytest.mark.parametrize("shards", [1, 2, 4])
