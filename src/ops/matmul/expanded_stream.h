@@ -80,8 +80,8 @@ class ExpandedStream {
 
  private:
   static constexpr int64_t kPanels = 4, kSteps = 2;
-  // Of each panel. gpt-oss-20b's layer at M = 1 on two cores: 2.36 ms, from 4 KiB ahead 2.54, from 6
-  // KiB 2.46.
+  // Of each panel. gpt-oss-20b's layer at M = 1 on two cores: 2.36 ms, from 4 KiB ahead 2.54, from
+  // 6 KiB 2.46.
   static constexpr int64_t kAhead = 2048;
   // The two pieces alternate line by line in memory: a tile load whose address agrees in the low 12
   // bits with a store that is still under way waits for it, and the stores under way cover more
