@@ -68,16 +68,18 @@ struct Fp8Scales {
     if (block && block->size() == 2 && (*block)[0] > 0 && (*block)[1] > 0)
       block_n = (*block)[0], block_k = (*block)[1], rows = ceil_div(n, block_n);
     else if (block)
-      throw py::value_error("block_shape: expected [n, k]");
+      throw py::value_error(fmt::format("block_shape: expected [n, k], 1 or more each, got [{}]",
+                                        fmt::join(*block, ", ")));
     else if (a.ndim() == 1)
       block_n = n, block_k = k;
     else
       block_k = k, rows = n;
     cols = ceil_div(k, block_k);
     if (a.ndim() < 1 || a.shape(0) != w.shape(0) || a.size() != w.shape(0) * rows * cols)
-      throw py::value_error(fmt::format("{}: scale: expected [E, {}, {}] = [{}, {}, {}]", name,
-                                        block ? "N / bn" : "N", block ? "K / bk" : "1", w.shape(0),
-                                        rows, cols));
+      throw py::value_error(fmt::format("{}: scale: expected [E, {}, {}] = [{}, {}, {}], got {}",
+                                        name, block ? "N / bn" : "N", block ? "K / bk" : "1",
+                                        w.shape(0), rows, cols,
+                                        py::str(a.attr("shape")).cast<std::string>()));
     values = widened(a, name);
   }
   // The scales of rows first, first + step ... of expert e.
@@ -136,7 +138,8 @@ std::vector<std::vector<float>> rows_of(const py::object& o, const char* name, i
   if (o.is_none()) return rows;
   const auto a = o.cast<py::array>();
   if (a.ndim() != 2 || a.shape(0) != experts || a.shape(1) != cols)
-    throw py::value_error(fmt::format("{}: expected [{}, {}]", name, experts, cols));
+    throw py::value_error(fmt::format("{}: expected [{}, {}], got {}", name, experts, cols,
+                                      py::str(a.attr("shape")).cast<std::string>()));
   const std::span<const float> all = values<float>(a, name);
   for (int64_t e = 0; e < experts; ++e)
     rows.emplace_back(all.begin() + e * cols, all.begin() + (e + 1) * cols);
@@ -151,7 +154,9 @@ struct Sides {
 Sides sides_of(const py::array& w1, int64_t k1, const py::array& w2, int64_t k2,
                const std::string& layout) {
   if (w1.shape(0) != w2.shape(0) || w1.shape(1) != 2 * k2 || k1 != w2.shape(1))
-    throw py::value_error("w1, w2: expected [E, 2I, D] and [E, D, I]");
+    throw py::value_error(
+        fmt::format("w1, w2: expected [E, 2I, D] and [E, D, I], got [{}, {}, {}] and [{}, {}, {}]",
+                    w1.shape(0), w1.shape(1), k1, w2.shape(0), w2.shape(1), k2));
   return {w1.shape(0), k2, k1, gate_up_rows(layout, k2)};
 }
 
@@ -179,7 +184,9 @@ struct Scales {
 Sides pack_floats(Machine& machine, const py::array& w1, const py::array& w2, const Scales& scales,
                   const std::string& layout, PackedExperts& packed) {
   if (w1.ndim() != 3 || w2.ndim() != 3)
-    throw py::value_error("w1, w2: expected [E, 2I, D] and [E, D, I]");
+    throw py::value_error(
+        fmt::format("w1, w2: expected [E, 2I, D] and [E, D, I], got {} and {} dimensions",
+                    w1.ndim(), w2.ndim()));
   const Sides s = sides_of(w1, w1.shape(2), w2, w2.shape(2), layout);
   const Fp8Scales up_scales(scales.up, scales.block, w1, "w1"),
       down_scales(scales.down, scales.block, w2, "w2");
@@ -213,13 +220,14 @@ struct Mxfp4Side {
       throw py::value_error(fmt::format("{}: expected C-contiguous codes and scales", name));
     if (w.ndim() != 3 && !(w.ndim() == 4 && w.shape(3) == 16))
       throw py::value_error(
-          fmt::format("{}: mxfp4: expected codes [E, N, K / 2] or [E, N, K / 32, 16]", name));
+          fmt::format("{}: mxfp4: expected codes [E, N, K / 2] or [E, N, K / 32, 16], got {}", name,
+                      py::str(w.attr("shape")).cast<std::string>()));
     n = w.shape(1);
     k = 2 * w.shape(2) * (w.ndim() == 4 ? 16 : 1);
     if (s.ndim() != 3 || s.shape(0) != w.shape(0) || s.shape(1) != n || s.shape(2) * 32 != k)
       throw py::value_error(
-          fmt::format("{}_scale: mxfp4: expected [E, N, K / 32] of codes [{}, {}, {}]", name,
-                      w.shape(0), n, k));
+          fmt::format("{}_scale: mxfp4: expected [E, N, K / 32] of codes [{}, {}, {}], got {}",
+                      name, w.shape(0), n, k, py::str(s.attr("shape")).cast<std::string>()));
     blocks = static_cast<const std::byte*>(w.data());
     scales = static_cast<const std::byte*>(s.data());
   }
@@ -258,7 +266,7 @@ std::shared_ptr<PackedExperts> pack_experts(Machine& machine, const py::array& w
   const bool scaled = !(scales.up.is_none() && scales.down.is_none());
   const bool mxfp4 = packed->format == WeightFormat::kMXFP4;
   if (scaled && !mxfp4 && packed->format != WeightFormat::kFP8)
-    throw py::value_error("w1_scale, w2_scale: belong to formats fp8 and mxfp4");
+    throw py::value_error("w1_scale, w2_scale: belong to formats fp8 and mxfp4, got " + format);
   const Sides s = scaled && mxfp4 ? pack_mxfp4_codes(machine, w1, w2, scales, layout, *packed)
                                   : pack_floats(machine, w1, w2, scales, layout, *packed);
   packed->d = s.d;

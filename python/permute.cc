@@ -1,6 +1,7 @@
 // Rows to their experts and back, for engines with expert parallelism: moe_permute, moe_unpermute.
 #include <algorithm>
 
+#include "expert_map.h"
 #include "module.h"
 #include "ops/moe_combine/moe_combine.h"
 #include "ops/moe_sort/moe_sort.h"
@@ -22,25 +23,17 @@ struct AnyRows {
 };
 
 py::tuple moe_permute(Machine& machine, const py::array& x, const py::array& ids, int64_t experts,
-                      const py::object& expert_map) {
+                      const py::object& map) {
   const AnyRows rows(x, "hidden_states");
   require_rows(ids, "topk_ids", 2);
   if (ids.shape(0) != x.shape(0))
     throw py::value_error(
         fmt::format("topk_ids: T: expected {}, got {}", x.shape(0), ids.shape(0)));
-  if (experts < 1) throw py::value_error("n_expert: expected 1 or more");
   MoeSortArgs args;
   args.ids = values<int32_t>(ids, "topk_ids");
   args.k = ids.shape(1);
-  args.experts = experts;
-  if (!expert_map.is_none()) {
-    args.expert_map = values<int32_t>(expert_map.cast<py::array>(), "expert_map");
-    if (std::ssize(args.expert_map) != experts)
-      throw py::value_error(fmt::format("expert_map: expected [n_expert] = [{}], got [{}]", experts,
-                                        args.expert_map.size()));
-    args.experts = args.expert_map.empty() ? 0 : std::ranges::max(args.expert_map) + 1;
-    if (args.experts < 1) throw py::value_error("expert_map: names no expert");
-  }
+  args.expert_map = expert_map(map, "expert_map", experts);
+  args.experts = mapped_experts(args.expert_map, experts, "n_expert");
   py::array_t<int64_t> offsets(args.experts + 1);
   py::array_t<int32_t> inverse({ids.shape(0), ids.shape(1)});
   std::vector<int32_t> starts(static_cast<size_t>(args.experts) + 1), source(args.ids.size());

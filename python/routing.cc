@@ -1,4 +1,7 @@
 // Routing and sorting under the names that vLLM, SGLang, AITER and MAX gave them.
+#include <algorithm>
+
+#include "expert_map.h"
 #include "module.h"
 #include "ops/moe_route/moe_route.h"
 #include "ops/moe_sort/moe_sort.h"
@@ -92,36 +95,21 @@ py::tuple grouped_topk(Machine& machine, const py::array& gating, int64_t k, boo
   return py::make_tuple(out.weights, out.ids);
 }
 
-std::span<const int32_t> optional_map(const py::object& o, const char* name) {
-  if (o.is_none()) return {};
-  return values<int32_t>(o.cast<py::array>(), name);
-}
-void require_experts(std::span<const int32_t> map, int64_t experts, const char* name) {
-  if (!map.empty() && std::ssize(map) != experts)
-    throw py::value_error(
-        fmt::format("{}: expected [num_experts] = [{}], got [{}]", name, experts, map.size()));
-}
-
-// Experts that are here: all, or as many as a map names.
-int64_t local_experts(std::span<const int32_t> map, int64_t global) {
-  if (map.empty()) return global;
-  int64_t most = -1;
-  for (const int32_t m : map) most = m > most ? m : most;
-  return most + 1;
+void require_block(int64_t block_size) {
+  if (block_size < 1)
+    throw py::value_error(fmt::format("block_size: expected 1 or more, got {}", block_size));
 }
 
 py::tuple moe_align_block_size(Machine& machine, const py::array& ids, int64_t block_size,
-                               int64_t experts, const py::object& expert_map) {
+                               int64_t experts, const py::object& map) {
   require_rows(ids, "topk_ids", 2);
   MoeSortArgs args;
   args.ids = values<int32_t>(ids, "topk_ids");
   args.k = ids.shape(1);
-  args.expert_map = optional_map(expert_map, "expert_map");
-  require_experts(args.expert_map, experts, "expert_map");
-  args.experts = local_experts(args.expert_map, experts);
+  args.expert_map = expert_map(map, "expert_map", experts);
+  args.experts = mapped_experts(args.expert_map, experts, "num_experts");
+  require_block(block_size);
   args.block_size = block_size;
-  if (block_size < 1 || args.experts < 1)
-    throw py::value_error("block_size, num_experts, experts of expert_map: expected 1 or more");
   const int64_t capacity = moe_sort_capacity(ids.size(), args.experts, block_size);
   std::vector<int32_t> starts(static_cast<size_t>(args.experts) + 1);
   py::array_t<int32_t> sorted(capacity), blocks(capacity / block_size), padded(1);
@@ -144,15 +132,14 @@ py::tuple moe_sorting(Machine& machine, const py::array& ids, const py::array& w
   args.ids = values<int32_t>(ids, "topk_ids");
   args.weights = values<float>(weights, "topk_weights");
   args.k = ids.shape(1);
-  args.expert_mask = optional_map(expert_mask, "expert_mask");
-  require_experts(args.expert_mask, experts, "expert_mask");
+  args.expert_mask = expert_map(expert_mask, "expert_mask", experts);
   require_same_shape(weights, "topk_weights", ids, "topk_ids");
-  args.experts = experts;
-  for (const int32_t m : args.expert_mask) args.experts -= m == 0 ? 1 : 0;
+  const auto masked = std::count(args.expert_mask.begin(), args.expert_mask.end(), 0);
+  args.experts = sortable_experts(experts - masked,
+                                  masked > 0 ? "experts that expert_mask leaves" : "num_experts");
+  require_block(block_size);
   args.block_size = block_size;
   args.form = PairForm::kPacked;
-  if (block_size < 1 || args.experts < 1)
-    throw py::value_error("block_size, num_experts, experts of expert_mask: expected 1 or more");
   auto live_tokens = static_cast<int32_t>(ids.shape(0));
   if (!live.is_none()) live_tokens = std::clamp(live.cast<int64_t>(), int64_t{0}, ids.shape(0));
   args.live_tokens = &live_tokens;
@@ -175,8 +162,7 @@ py::tuple moe_create_indices(Machine& machine, const py::array& ids, int64_t exp
   MoeSortArgs args;
   args.ids = values<int32_t>(ids, "topk_ids");
   args.k = 1;
-  args.experts = experts;
-  if (experts < 1) throw py::value_error("num_experts: expected 1 or more");
+  args.experts = sortable_experts(experts, "num_experts");
   py::array_t<int32_t> order(ids.size()), starts(experts + 1), inverse(ids.size()), counts(experts);
   std::fill(writable(order).begin(), writable(order).end(), -1);
   args.order = writable(order);

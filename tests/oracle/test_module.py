@@ -237,8 +237,23 @@ def test_mistakes_are_sentences():
         bad = layer.w1.copy()
         bad[0, 0, 5] = numpy.nan
         ops.pack_experts(bad, layer.w2, format="int4")
-    with pytest.raises(ValueError, match=r"expert_map: expected \[num_experts\] = \[3\], got \[2\]"):
+    with pytest.raises(ValueError, match=r"expert_map: expected one value an expert, \[3\], got \[2\]"):
         ops.moe_align_block_size(layer.ids, 16, 3, numpy.zeros(2, numpy.int32))
+    # Before anything is allocated for each of them.
+    for sort in (lambda e: ops.moe_permute(layer.x, layer.ids, e),
+                 lambda e: ops.moe_align_block_size(layer.ids, 16, e),
+                 lambda e: ops.moe_sorting(layer.ids, layer.weights, e, 16),
+                 lambda e: ops.moe_create_indices(layer.ids, e)):
+        for experts in (0, 4097, 2 ** 40):
+            with pytest.raises(ValueError, match=rf"expected in \[1, 4096\], got {experts}"):
+                sort(experts)
+    far = numpy.array([2 ** 31 - 1, 0, 1], numpy.int32)
+    for sort in (lambda: ops.moe_permute(layer.x, layer.ids, 3, far),
+                 lambda: ops.moe_align_block_size(layer.ids, 16, 3, far)):
+        with pytest.raises(ValueError, match=r"experts that expert_map numbers: .*, got 2147483648"):
+            sort()
+    with pytest.raises(ValueError, match=r"w1, w2: .*, got \[3, 64, 64\] and \[3, 64, 16\]"):
+        ops.pack_experts(layer.w1, layer.w2[:, :, :16])
     valid = ops.moe_sorting(layer.ids, layer.weights, 3, 16, num_local_tokens=2 ** 40)[3]
     assert valid[1] == layer.tokens
 

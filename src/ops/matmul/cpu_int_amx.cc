@@ -1,6 +1,7 @@
 #include "ops/matmul/cpu_int512.h"
 #include "ops/matmul/int_tiles.h"
 #include "ops/matmul/kernels.h"
+#include "ops/matmul/tiles.h"
 #include "simd/amx_vector.h"
 
 namespace sluice {
@@ -26,15 +27,7 @@ constexpr Pick make_pick() {
 }
 constexpr Pick kPick = make_pick();
 
-struct Machine {
-  using Tiles = V::Tiles;
-  SLUICE_SIMD_INLINE static void prefetch(const std::byte* p) { V::prefetch(p); }
-  SLUICE_SIMD_INLINE static void prefetch_l2(const std::byte* p) { V::prefetch_l2(p); }
-  SLUICE_SIMD_INLINE static void prefetch_lines(const std::byte* tile) {
-#pragma GCC unroll 16
-    for (int line = 0; line < 16; ++line) V::prefetch(tile + line * 64);
-  }
-
+struct Machine : simd::TileMachine<V> {
   // 8 rows of a tile: multiplier * (code - zero) of 32 k, of group g + half, g even. Unsigned codes
   // times the multiplier stay below 256, so one product of 16-bit lanes makes two of bytes: of the
   // low nibbles its lower half, of the high ones, 16 times their worth, with 4096 times the

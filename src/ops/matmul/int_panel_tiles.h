@@ -3,7 +3,7 @@
 //
 // IntPanelTiles<Machine, format>: begin() opens a block, tile() is good for its steps; work() is
 // called 2 * Count times, `part` ascending, for each step of each block of rows and Count panels,
-// loaded() after each tile's load.
+// loaded() after each tile's load by blocks of two row tiles.
 // What these change is a Cursor, which the caller keeps in a variable of its own while it
 // multiplies: a member would be read again after each store of bytes, which may alias it.
 //

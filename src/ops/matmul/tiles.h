@@ -278,24 +278,26 @@ class TileProduct {
   // All rows of the group times `Count` panels, piece after piece; then the epilogue.
   template <int Count>
   void multiply_pair(Tiles& tiles, Panels& panels, int64_t panel) {
-    alignas(64) float sums[kGroupBlocks][48 * 2 * 16];
+    constexpr int64_t kSums = 32 * 2 * 16;  // of a block; one of three row tiles is alone
+    alignas(64) float sums[kGroupBlocks * kSums];
     const int64_t piece = Panels::piece_steps(steps_);
     for (int64_t step = 0; step < steps_; step += piece) {
       const int64_t end = step + piece < steps_ ? step + piece : steps_;
       panels.begin(panel, step, blocks_);
       for (int64_t b = 0; b < blocks_; ++b) {
         if (three())
-          multiply_block<3, Count>(tiles, panels, first_ + b, step, end, sums[b]);
+          multiply_block<3, Count>(tiles, panels, first_ + b, step, end, sums);
         else if ((first_ + b) * 2 + 1 < rows_.count)
-          multiply_block<2, Count>(tiles, panels, first_ + b, step, end, sums[b]);
+          multiply_block<2, Count>(tiles, panels, first_ + b, step, end, sums + b * kSums);
         else
-          multiply_block<1, Count>(tiles, panels, first_ + b, step, end, sums[b]);
+          multiply_block<1, Count>(tiles, panels, first_ + b, step, end, sums + b * kSums);
       }
     }
     for (int64_t b = 0; b < blocks_; ++b) {
       const int64_t row = (first_ + b) * 2 * rows_.rows, most = (three() ? 3 : 2) * rows_.rows;
       const int64_t left = product_.row_count - row;
-      product_.epilogue({&product_, sums[b], row, left < most ? left : most, panel, Count});
+      product_.epilogue(
+          {&product_, sums + b * kSums, row, left < most ? left : most, panel, Count});
     }
   }
 
