@@ -114,7 +114,6 @@ class ScoreCliTest : public CliTest {
   void SetUp() override {
     CliTest::SetUp();
     model_ = golden_dir("qwen3moe-b");
-    if (model_.empty()) GTEST_SKIP() << "no golden case qwen3moe-b";
     ids_ = read_tensors(model_ + "/golden.safetensors").at("input_ids").as<int32_t>();
     ids_file_ = file("ids.json", ids_json(ids_));
   }

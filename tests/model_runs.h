@@ -5,7 +5,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -22,17 +21,8 @@ inline const std::vector<std::string>& golden_cases() {
   return kCases;
 }
 
-// The directory of a case: the repository's copy, else the optional shared test data; empty if
-// neither is there.
 inline std::string golden_dir(const std::string& name) {
-  namespace fs = std::filesystem;
-  std::vector<std::string> roots = {SLUICE_SOURCE_DIR "/tests/goldens/models"};
-  if (const char* shared = std::getenv("SLUICE_SHARED"))
-    roots.push_back(std::string(shared) + "/data/goldens");
-  roots.push_back(SLUICE_SOURCE_DIR "/../shared/data/goldens");
-  for (const std::string& root : roots)
-    if (fs::exists(fs::path(root) / name / "config.json")) return (fs::path(root) / name).string();
-  return "";
+  return SLUICE_SOURCE_DIR "/tests/goldens/models/" + name;
 }
 
 // Named tensors as bytes, with their shapes.
